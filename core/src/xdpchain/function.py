@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The kernel function: what a plugin package ships, and what the core asks of it.
+
+A function is described by data (programs, reasons, map schema) and by pure methods: it never touches the kernel itself. Its config handler
+answers with the map writes that lead from the old config to the new one; the core carries them out, and takes them back when an apply fails.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import attrs
+
+from xdpchain.errors import Problem
+from xdpchain.schema import Map
+
+API_VERSION = 1
+"""The version of this interface. A function states the one it was written for in `KernelFunction.api`."""
+
+ConfigT = TypeVar("ConfigT")
+
+
+class Verdict(enum.IntEnum):
+    """
+    What a function says about a packet; the same numbers as in `xdpchain.h`.
+
+    ABORT to REDIRECT are XDP's own actions (linux/bpf.h); NEXT hands the packet on. BROKEN is never returned by a function: the core counts
+    it where a hop could not be taken.
+    """
+
+    ABORT = 0
+    DROP = 1
+    PASS = 2
+    TX = 3
+    REDIRECT = 4
+    NEXT = 5
+    BROKEN = 6
+
+
+class Hook(enum.Enum):
+    """Where a program runs. The first three form chains on an interface; a tracepoint is node-wide."""
+
+    XDP = "xdp"
+    TC_INGRESS = "tc_ingress"
+    TC_EGRESS = "tc_egress"
+    TRACEPOINT = "tracepoint"
+
+
+CHAIN_HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.TC_EGRESS)
+
+
+@attrs.frozen
+class Program:
+    """
+    One program: `entry` is the C function of the author, `event` a tracepoint's "category:name".
+
+    An XDP program with `frags` works on packets in several buffers (jumbo frames); a chain uses frags when all of its functions can.
+    """
+
+    hook: Hook
+    entry: str
+    frags: bool = True
+    event: str = ""
+
+
+@attrs.frozen
+class Reason:
+    """A named reason for a verdict: `rate_exceeded` here is `RATE_EXCEEDED` in C and the `reason` label of the metrics."""
+
+    name: str
+    help: str
+
+
+@attrs.frozen
+class Put:
+    """Write `value` at `key`; with `keep`, only where there is no value yet."""
+
+    map: str
+    key: Any
+    value: Any
+    keep: bool = False
+
+
+@attrs.frozen
+class Delete:
+    """Remove `key`; nothing happens where it is not there."""
+
+    map: str
+    key: Any
+
+
+Write = Put | Delete
+
+
+class MapReader(Protocol):
+    """A typed view of one map. Values of per-CPU maps are lists with one value for each CPU."""
+
+    @property
+    def schema(self) -> Map: ...
+
+    def get(self, key: Any) -> Any | None: ...
+
+    def items(self) -> Iterator[tuple[Any, Any]]: ...
+
+    def __len__(self) -> int: ...
+
+
+Maps = Mapping[str, MapReader]
+
+
+@attrs.frozen
+class Metric:
+    """One metric family for the exporter: `kind` is "counter" or "gauge", each sample its labels and value."""
+
+    name: str
+    kind: str
+    help: str
+    samples: Sequence[tuple[Mapping[str, str], float]]
+
+
+@attrs.frozen
+class Table:
+    """What `xdpchain show INSTANCE` prints: a header and rows of plain values (str, int, float, None)."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+
+
+class KernelFunction(Generic[ConfigT]):
+    """
+    A kernel function. Subclass it, fill the class attributes, override the methods that you need, and announce it with `xdpchain_functions`.
+
+    The methods get a valid config and must be pure: no I/O, no state kept in the object. One object serves all instances.
+    """
+
+    api: ClassVar[int]
+    """the `API_VERSION` that the function was written for"""
+    name: ClassVar[str]
+    """lower case letters, digits and underscores; the default name of its instance"""
+    summary: ClassVar[str]
+    """one line for `xdpchain plugins`"""
+    source: ClassVar[Path]
+    """the BPF C file; it may `#include "..."` files beside it"""
+    config: ClassVar[type[Any]]
+    """an attrs class; the keys of `[function.NAME]`"""
+    programs: ClassVar[Sequence[Program]]
+    reasons: ClassVar[Sequence[Reason]] = ()
+
+    def maps(self, config: ConfigT) -> Sequence[Map]:
+        """The map schema; capacities may depend on the config (another capacity means another map)."""
+        return ()
+
+    def check(self, config: ConfigT) -> Iterable[Problem]:
+        """What is wrong with a config beyond the types of its fields; key paths are relative to the instance's table."""
+        return ()
+
+    def configure(self, old: ConfigT | None, new: ConfigT, maps: Maps) -> Iterable[Write]:
+        """
+        The writes that lead from `old` to `new`, in the order in which they must happen.
+
+        `old` is None for a new instance and after a restart: config maps are empty then, state maps may hold what they held.
+        """
+        return ()
+
+    def metrics(self, config: ConfigT, maps: Maps) -> Iterable[Metric]:
+        """Metrics beyond the core's own (packets and bytes by verdict and reason, fill levels, `stats` maps)."""
+        return ()
+
+    def status(self, config: ConfigT, maps: Maps) -> Sequence[Table]:
+        """What `xdpchain show INSTANCE` prints."""
+        return ()

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The map schema: how a function declares its maps, and how bytes become values and back.
+
+The types follow the C ABI of BPF targets: little-endian hosts, natural alignment, trailing padding up to the widest member.
+`be16` ... `be64` hold network byte order in the map and plain integers in Python.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import struct
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+
+
+@runtime_checkable
+class Type(Protocol):
+    """What a key, a value or a field is made of. `size` and `align` are in bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def align(self) -> int: ...
+
+    def pack(self, value: Any) -> bytes: ...
+
+    def unpack(self, data: bytes) -> Any: ...
+
+
+@attrs.frozen
+class Scalar:
+    """An integer. `code` is its `struct` format, byte order first."""
+
+    name: str
+    code: str
+
+    @property
+    def size(self) -> int:
+        return struct.calcsize(self.code)
+
+    @property
+    def align(self) -> int:
+        return self.size
+
+    def pack(self, value: Any) -> bytes:
+        return struct.pack(self.code, value)
+
+    def unpack(self, data: bytes) -> int:
+        (value,) = struct.unpack(self.code, data)
+        return int(value)
+
+
+u8, u16, u32, u64 = (Scalar(f"u{8 * n}", f"={c}") for n, c in ((1, "B"), (2, "H"), (4, "I"), (8, "Q")))
+s8, s16, s32, s64 = (Scalar(f"s{8 * n}", f"={c}") for n, c in ((1, "b"), (2, "h"), (4, "i"), (8, "q")))
+be16, be32, be64 = (Scalar(f"be{8 * n}", f">{c}") for n, c in ((2, "H"), (4, "I"), (8, "Q")))
+
+
+@attrs.frozen
+class Raw:
+    """Bytes as they are, e.g. a MAC address: `u8 name[size]` in C."""
+
+    size: int
+
+    @property
+    def align(self) -> int:
+        return 1
+
+    def pack(self, value: Any) -> bytes:
+        data = bytes(value)
+        if len(data) != self.size:
+            raise ValueError(f"{self.size} bytes wanted, {len(data)} given")
+        return data
+
+    def unpack(self, data: bytes) -> bytes:
+        return bytes(data)
+
+
+@attrs.frozen
+class Address:
+    """An IP address in network byte order; `size` is 4 (`__be32`) or 16 (`struct in6_addr`, `__be32 [4]`, `u8 [16]`)."""
+
+    size: int
+    align: int = 4
+
+    def pack(self, value: Any) -> bytes:
+        packed = ipaddress.ip_address(value).packed
+        if len(packed) != self.size:
+            raise ValueError(f"{value} is not an address of {self.size} bytes")
+        return packed
+
+    def unpack(self, data: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        return ipaddress.ip_address(bytes(data))
+
+
+ipv4 = Address(4)
+ipv6 = Address(16)
+
+
+@attrs.frozen
+class Array:
+    """`item name[length]` in C; a list in Python."""
+
+    item: Type
+    length: int
+
+    @property
+    def size(self) -> int:
+        return self.item.size * self.length
+
+    @property
+    def align(self) -> int:
+        return self.item.align
+
+    def pack(self, value: Any) -> bytes:
+        if len(value) != self.length:
+            raise ValueError(f"{self.length} items wanted, {len(value)} given")
+        return b"".join(self.item.pack(item) for item in value)
+
+    def unpack(self, data: bytes) -> list[Any]:
+        step = self.item.size
+        return [self.item.unpack(data[at : at + step]) for at in range(0, self.size, step)]
+
+
+@attrs.frozen
+class Struct:
+    """`struct name { ... }` in C; a dict in Python. Fields keep the order in which they are given."""
+
+    name: str
+    fields: Mapping[str, Type] = attrs.field(hash=False)
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """The byte offset of each field."""
+        at, offsets = 0, {}
+        for name, kind in self.fields.items():
+            at = _align(at, kind.align)
+            offsets[name] = at
+            at += kind.size
+        return offsets
+
+    @property
+    def align(self) -> int:
+        return max(kind.align for kind in self.fields.values())
+
+    @property
+    def size(self) -> int:
+        last = list(self.fields)[-1]
+        return _align(self.offsets[last] + self.fields[last].size, self.align)
+
+    def pack(self, value: Any) -> bytes:
+        unknown = set(value) - set(self.fields)
+        missing = set(self.fields) - set(value)
+        if unknown or missing:
+            raise ValueError(f"struct {self.name}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+        data = bytearray(self.size)
+        for name, at in self.offsets.items():
+            kind = self.fields[name]
+            data[at : at + kind.size] = kind.pack(value[name])
+        return bytes(data)
+
+    def unpack(self, data: bytes) -> dict[str, Any]:
+        return {name: self.fields[name].unpack(data[at : at + self.fields[name].size]) for name, at in self.offsets.items()}
+
+
+def _align(at: int, to: int) -> int:
+    return (at + to - 1) // to * to
+
+
+class MapKind(enum.Enum):
+    """The map kinds a function may declare, by bcc's name; the value is the kernel's `enum bpf_map_type`."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_HASH = 5
+    PERCPU_ARRAY = 6
+    LRU_HASH = 9
+    LRU_PERCPU_HASH = 10
+    LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
+    RINGBUF = 27
+
+    @property
+    def per_cpu(self) -> bool:
+        return self in {MapKind.PERCPU_HASH, MapKind.PERCPU_ARRAY, MapKind.LRU_PERCPU_HASH}
+
+    @property
+    def is_array(self) -> bool:
+        return self in {MapKind.ARRAY, MapKind.PERCPU_ARRAY, MapKind.ARRAY_OF_MAPS}
+
+
+class Role(enum.Enum):
+    """What becomes of a map when its function is restarted or upgraded."""
+
+    STATE = "state"
+    """kept (pinned) as long as its schema fits: flow tables, windows"""
+    CONFIG = "config"
+    """made anew and written by the config handler"""
+    STATS = "stats"
+    """kept like state, and summed over CPUs for the metrics"""
+
+
+class WhenFull(enum.Enum):
+    """What happens to a new key when the map holds `capacity` of them."""
+
+    EVICT = "evict"
+    """the least recently used makes room"""
+    REFUSE = "refuse"
+    """the update fails; the function decides what that means for the packet"""
+    FIXED = "fixed"
+    """cannot happen: an array has all its keys"""
+
+
+@attrs.frozen(kw_only=True)
+class Map:
+    """
+    One map of a function.
+
+    `name` is the name in C, `capacity` the number of entries (C says `BY_SCHEMA` for it), `flags` the kernel's `BPF_F_*` for creation,
+    `inner` the declaration of the maps inside a map of maps.
+    """
+
+    name: str
+    kind: MapKind
+    key: Type
+    value: Type
+    capacity: int
+    role: Role
+    help: str
+    flags: int = 0
+    inner: Map | None = None
+
+    @property
+    def when_full(self) -> WhenFull:
+        if self.kind.is_array:
+            return WhenFull.FIXED
+        if self.kind in {MapKind.LRU_HASH, MapKind.LRU_PERCPU_HASH}:
+            return WhenFull.EVICT
+        return WhenFull.REFUSE
+
+    def __attrs_post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"map {self.name}: capacity must be at least 1, not {self.capacity}")
