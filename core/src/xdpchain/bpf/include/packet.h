@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * packet.h: the packet as parsed, and the cursor that parses it.
+ *
+ * Every header pointer is either NULL or points to a header that lies wholly inside the frame. The compiler drops what a function does not
+ * read. Up to two VLAN tags (802.1Q, 802.1ad), IPv4 options, and up to PACKET_MAX_EXTENSIONS IPv6 extension headers are stepped over.
+ */
+#ifndef XDPCHAIN_PACKET_H
+#define XDPCHAIN_PACKET_H
+
+#define PACKET_MAX_VLANS 2
+#define PACKET_MAX_EXTENSIONS 6
+
+#ifndef ETH_P_8021AD
+#define ETH_P_8021AD 0x88A8
+#endif
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 ethertype;
+};
+
+/* RFC 8200, sections 4.3 and following: options, routing and mobility headers count their length in 8 bytes without the first 8. */
+struct ip6_extension {
+	u8 next_header;
+	u8 length;
+};
+
+/* RFC 8200, section 4.5 */
+struct ip6_fragment {
+	u8 next_header;
+	u8 reserved;
+	__be16 offset_more;
+	__be32 id;
+};
+
+enum fragment {
+	FRAGMENT_NONE = 0,
+	FRAGMENT_FIRST = 1,	/* has the transport header */
+	FRAGMENT_LATER = 2,	/* has none: l4 is NULL */
+};
+
+struct packet {
+	void *data;
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip4;		/* NULL if this is not IPv4, or its header is cut short or lies about its length */
+	struct ipv6hdr *ip6;
+	void *l4;			/* where the transport header begins; how much of it is there, only tcp, udp, icmp, icmp6 say */
+	struct tcphdr *tcp;		/* without its options */
+	struct udphdr *udp;
+	struct icmphdr *icmp;
+	struct icmp6hdr *icmp6;
+	__be16 ethertype;		/* behind the VLAN tags */
+	u8 vlans;
+	u8 l4_proto;			/* behind the extension headers; 0 where there is no IP */
+	u8 fragment;			/* enum fragment */
+	u8 malformed;			/* a header is cut short, or contradicts the frame */
+};
+
+static __always_inline void packet_transport(struct packet *packet)
+{
+	void *l4 = packet->l4;
+
+	switch (packet->l4_proto) {
+	case IPPROTO_TCP:
+		if (l4 + sizeof(struct tcphdr) <= packet->end)
+			packet->tcp = l4;
+		else
+			packet->malformed = 1;
+		break;
+	case IPPROTO_UDP:
+		if (l4 + sizeof(struct udphdr) <= packet->end)
+			packet->udp = l4;
+		else
+			packet->malformed = 1;
+		break;
+	case IPPROTO_ICMP:
+		if (l4 + sizeof(struct icmphdr) <= packet->end)
+			packet->icmp = l4;
+		else
+			packet->malformed = 1;
+		break;
+	case IPPROTO_ICMPV6:
+		if (l4 + sizeof(struct icmp6hdr) <= packet->end)
+			packet->icmp6 = l4;
+		else
+			packet->malformed = 1;
+		break;
+	}
+}
+
+static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
+{
+	u32 header = ip->ihl * 4;
+	u16 offset;
+
+	if (ip->version != 4 || header < sizeof(*ip) || (void *)ip + header > packet->end) {
+		packet->malformed = 1;
+		return;
+	}
+	packet->ip4 = ip;
+	packet->l4_proto = ip->protocol;
+	offset = ip->frag_off & bpf_htons(0x3fff);	/* MF and the offset */
+	if (offset) {
+		packet->fragment = offset & bpf_htons(0x1fff) ? FRAGMENT_LATER : FRAGMENT_FIRST;
+		if (packet->fragment == FRAGMENT_LATER)
+			return;
+	}
+	packet->l4 = (void *)ip + header;
+	packet_transport(packet);
+}
+
+static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip)
+{
+	void *at = ip + 1;
+	u8 proto = ip->nexthdr;
+
+	if (ip->version != 6) {
+		packet->malformed = 1;
+		return;
+	}
+	packet->ip6 = ip;
+#pragma unroll
+	for (int i = 0; i < PACKET_MAX_EXTENSIONS; i++) {
+		struct ip6_extension *extension = at;
+
+		if (proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_ICMPV6)
+			break;
+		if (proto == IPPROTO_FRAGMENT) {
+			struct ip6_fragment *part = at;
+
+			if ((void *)(part + 1) > packet->end) {
+				packet->malformed = 1;
+				return;
+			}
+			proto = part->next_header;
+			at = part + 1;
+			if (part->offset_more & bpf_htons(0xfff8)) {
+				packet->fragment = FRAGMENT_LATER;
+				packet->l4_proto = proto;
+				return;
+			}
+			if (part->offset_more & bpf_htons(1))
+				packet->fragment = FRAGMENT_FIRST;
+		} else if (proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_MH) {
+			if ((void *)(extension + 1) > packet->end) {
+				packet->malformed = 1;
+				return;
+			}
+			proto = extension->next_header;
+			at += (extension->length + 1) * 8;
+		} else if (proto == IPPROTO_AH) {	/* RFC 4302: in 4 bytes, without the first 8 */
+			if ((void *)(extension + 1) > packet->end) {
+				packet->malformed = 1;
+				return;
+			}
+			proto = extension->next_header;
+			at += (extension->length + 2) * 4;
+		} else {
+			break;
+		}
+	}
+	packet->l4_proto = proto;
+	packet->l4 = at;
+	packet_transport(packet);
+}
+
+static __always_inline void packet_parse(struct packet *packet, void *data, void *end)
+{
+	struct ethhdr *eth = data;
+	void *at = eth + 1;
+	__be16 ethertype;
+
+	*packet = (struct packet){ .data = data, .end = end };
+	if (at > end) {
+		packet->malformed = 1;
+		return;
+	}
+	packet->eth = eth;
+	ethertype = eth->h_proto;
+#pragma unroll
+	for (int i = 0; i < PACKET_MAX_VLANS; i++) {
+		struct vlan_tag *tag = at;
+
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(tag + 1) > end) {
+			packet->malformed = 1;
+			return;
+		}
+		ethertype = tag->ethertype;
+		at = tag + 1;
+		packet->vlans++;
+	}
+	packet->ethertype = ethertype;
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		if (at + sizeof(struct iphdr) <= end)
+			packet_ip4(packet, at);
+		else
+			packet->malformed = 1;
+	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		if (at + sizeof(struct ipv6hdr) <= end)
+			packet_ip6(packet, at);
+		else
+			packet->malformed = 1;
+	}
+}
+
+#endif

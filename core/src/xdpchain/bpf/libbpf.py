@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The system's libbpf.so.1 through ctypes: the low-level calls, with errors as `KernelError`.
+
+Only calls that wrap one bpf(2) command are used; structures follow libbpf's `bpf.h` and the kernel's `linux/bpf.h`. Descriptors are plain
+ints here; `xdpchain.bpf.handle.Handle` owns them.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import functools
+import os
+from collections.abc import Iterator
+
+from xdpchain.errors import KernelError
+
+PIN_NONE, BPF_ANY, BPF_NOEXIST = 0, 0, 1
+LOG_BYTES = 1 << 20
+_LOG_LEVEL = 1
+
+
+class _Opts(ct.Structure):
+    """Base of libbpf's option structs: `sz` says which fields exist."""
+
+    _fields_ = (("sz", ct.c_size_t),)
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(sz=ct.sizeof(type(self)), **fields)
+
+
+class _ProgLoadOpts(_Opts):
+    _fields_ = (
+        ("attempts", ct.c_int),
+        ("expected_attach_type", ct.c_int),
+        ("prog_btf_fd", ct.c_uint32),
+        ("prog_flags", ct.c_uint32),
+        ("prog_ifindex", ct.c_uint32),
+        ("kern_version", ct.c_uint32),
+        ("attach_btf_id", ct.c_uint32),
+        ("attach_prog_fd", ct.c_uint32),
+        ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_void_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_char_p),
+    )
+
+
+class _MapCreateOpts(_Opts):
+    _fields_ = (
+        ("btf_fd", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("inner_map_fd", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("map_extra", ct.c_uint64),
+        ("numa_node", ct.c_uint32),
+        ("map_ifindex", ct.c_uint32),
+    )
+
+
+class _LinkCreateOpts(_Opts):
+    """`bpf_cookie` is the first member of the union for perf events; the other kinds leave it zero."""
+
+    _fields_ = (
+        ("flags", ct.c_uint32),
+        ("iter_info", ct.c_void_p),
+        ("iter_info_len", ct.c_uint32),
+        ("target_btf_id", ct.c_uint32),
+        ("cookie", ct.c_uint64),
+    )
+
+
+class _BatchOpts(_Opts):
+    _fields_ = (("elem_flags", ct.c_uint64), ("flags", ct.c_uint64))
+
+
+class _TestRunOpts(_Opts):
+    _fields_ = (
+        ("data_in", ct.c_void_p),
+        ("data_out", ct.c_void_p),
+        ("data_size_in", ct.c_uint32),
+        ("data_size_out", ct.c_uint32),
+        ("ctx_in", ct.c_void_p),
+        ("ctx_out", ct.c_void_p),
+        ("ctx_size_in", ct.c_uint32),
+        ("ctx_size_out", ct.c_uint32),
+        ("retval", ct.c_uint32),
+        ("repeat", ct.c_int),
+        ("duration", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cpu", ct.c_uint32),
+        ("batch_size", ct.c_uint32),
+    )
+
+
+class MapInfo(ct.Structure):
+    """`struct bpf_map_info` of linux/bpf.h."""
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("key_size", ct.c_uint32),
+        ("value_size", ct.c_uint32),
+        ("max_entries", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("raw_name", ct.c_char * 16),
+        ("ifindex", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("netns_dev", ct.c_uint64),
+        ("netns_ino", ct.c_uint64),
+        ("btf_id", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("map_extra", ct.c_uint64),
+    )
+
+
+class ProgInfo(ct.Structure):
+    """`struct bpf_prog_info` of linux/bpf.h, up to the fields that are read here."""
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("raw_tag", ct.c_uint8 * 8),
+        ("jited_prog_len", ct.c_uint32),
+        ("xlated_prog_len", ct.c_uint32),
+        ("jited_prog_insns", ct.c_uint64),
+        ("xlated_prog_insns", ct.c_uint64),
+        ("load_time", ct.c_uint64),
+        ("created_by_uid", ct.c_uint32),
+        ("nr_map_ids", ct.c_uint32),
+        ("map_ids", ct.c_uint64),
+        ("raw_name", ct.c_char * 16),
+    )
+
+
+class LinkInfo(ct.Structure):
+    """
+    `struct bpf_link_info` of linux/bpf.h. For XDP links `first` is the interface index, for tcx links `first` is the index and `second` the
+    attach type; the index is 0 when the interface is gone.
+    """
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("prog_id", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("first", ct.c_uint32),
+        ("second", ct.c_uint32),
+        ("rest", ct.c_uint64 * 6),
+    )
+
+
+@functools.cache
+def _lib() -> ct.CDLL:
+    try:
+        lib = ct.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise KernelError(f"libbpf.so.1 cannot be loaded: {error}", hint="install the distribution's libbpf1 package") from error
+    lib.libbpf_set_print(None)
+    return lib
+
+
+def check(result: int, what: str, hint: str = "") -> int:
+    """Turn libbpf's negative errno into a `KernelError`."""
+    if result >= 0:
+        return result
+    code = -result
+    if not hint and code in {1, 13}:
+        hint = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    raise KernelError(f"{what}: {os.strerror(code)}", errno=code, hint=hint)
+
+
+def prog_load(
+    kind: int, name: str, instructions: bytes, *, attach_type: int, flags: int = 0, ifindex: int = 0, licence: str = "Dual BSD/GPL"
+) -> int:
+    """
+    Load a program and return its descriptor.
+
+    Raises:
+        KernelError: the kernel refuses; `details` is the verifier's log, empty when it was not the verifier.
+    """
+    buffer = (ct.c_char * len(instructions)).from_buffer_copy(instructions)
+
+    def load(**log: object) -> int:
+        opts = _ProgLoadOpts(expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log)
+        count = len(instructions) // 8
+        return int(_lib().bpf_prog_load(kind, name.encode()[:15], licence.encode(), buffer, ct.c_size_t(count), ct.byref(opts)))
+
+    result = load()
+    if result >= 0:
+        return result
+    log = ct.create_string_buffer(LOG_BYTES)
+    result = load(log_level=_LOG_LEVEL, log_size=LOG_BYTES, log_buf=ct.cast(log, ct.c_char_p))
+    if result >= 0:
+        return result
+    text = log.value.decode(errors="replace")
+    raise KernelError(f"the kernel refuses program {name}: {os.strerror(-result)}", errno=-result, details=text)
+
+
+def map_create(
+    kind: int,
+    name: str,
+    key_size: int,
+    value_size: int,
+    capacity: int,
+    *,
+    flags: int = 0,
+    btf_fd: int = 0,
+    btf_key_id: int = 0,
+    btf_value_id: int = 0,
+    inner_fd: int = 0,
+    ifindex: int = 0,
+) -> int:
+    """Create a map and return its descriptor."""
+    opts = _MapCreateOpts(
+        map_flags=flags,
+        btf_fd=btf_fd,
+        btf_key_type_id=btf_key_id,
+        btf_value_type_id=btf_value_id,
+        inner_map_fd=inner_fd,
+        map_ifindex=ifindex,
+    )
+    result = _lib().bpf_map_create(kind, name.encode()[:15], key_size, value_size, capacity, ct.byref(opts))
+    return check(result, f"cannot create map {name} of {capacity} entries")
+
+
+def btf_load(blob: bytes) -> int:
+    """Load BTF and return its descriptor."""
+    buffer = (ct.c_char * len(blob)).from_buffer_copy(blob)
+    return check(_lib().bpf_btf_load(buffer, ct.c_size_t(len(blob)), None), "cannot load BTF")
+
+
+def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """The value at `key` (`value_bytes` long: all CPUs' values for a per-CPU map), or None."""
+    value = ct.create_string_buffer(value_bytes)
+    result = _lib().bpf_map_lookup_elem(fd, key, value)
+    if result == -2:
+        return None
+    check(result, "cannot read a map element")
+    return value.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> int:
+    """Write `value` at `key`; returns 0 or a negative errno, so that callers can tell "exists" and "full" from failures."""
+    return int(_lib().bpf_map_update_elem(fd, key, value, ct.c_uint64(flags)))
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """Delete `key`; False where it was not there."""
+    result = _lib().bpf_map_delete_elem(fd, key)
+    if result == -2:
+        return False
+    check(result, "cannot delete a map element")
+    return True
+
+
+def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
+    """Walk the keys one by one. A key deleted meanwhile makes the kernel start again: callers bound the walk."""
+    key: bytes | None = None
+    following = ct.create_string_buffer(key_size)
+    while True:
+        result = _lib().bpf_map_get_next_key(fd, key, following)
+        if result == -2:
+            return
+        check(result, "cannot walk a map")
+        key = following.raw
+        yield key
+
+
+def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
+    """Write `count` elements in one call."""
+    done = ct.c_uint32(count)
+    opts = _BatchOpts()
+    check(_lib().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
+
+
+def map_lookup_batch(fd: int, key_size: int, value_bytes: int, chunk: int = 4096) -> Iterator[tuple[bytes, bytes]]:
+    """Read all elements by chunks; raises KernelError with EINVAL/ENOTSUPP where the map's kind has no batch calls."""
+    position: bytes | None = None
+    cursor = ct.create_string_buffer(max(key_size, 8))
+    while True:
+        keys = ct.create_string_buffer(key_size * chunk)
+        values = ct.create_string_buffer(value_bytes * chunk)
+        count = ct.c_uint32(chunk)
+        result = _lib().bpf_map_lookup_batch(fd, position, cursor, keys, values, ct.byref(count), ct.byref(_BatchOpts()))
+        if result == -28:  # ENOSPC: a hash bucket holds more than a chunk
+            chunk *= 2
+            continue
+        if result != -2:
+            check(result, "cannot read map elements")
+        for at in range(count.value):
+            yield keys.raw[at * key_size : (at + 1) * key_size], values.raw[at * value_bytes : (at + 1) * value_bytes]
+        if result == -2:
+            return
+        position = cursor.raw
+
+
+def obj_pin(fd: int, path: str) -> None:
+    """Pin a map, program or link at `path` on a bpffs."""
+    check(_lib().bpf_obj_pin(fd, path.encode()), f"cannot pin {path}", hint="is a bpffs mounted there? `xdpchain doctor` says more")
+
+
+def obj_get(path: str) -> int:
+    """Open a pinned object."""
+    return check(_lib().bpf_obj_get(path.encode()), f"cannot open the pin {path}")
+
+
+def link_create(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) -> int:
+    """Attach a program to `target` (an interface's index, or a perf event's descriptor); returns 0 or more, or a negative errno."""
+    opts = _LinkCreateOpts(flags=flags)
+    opts.sz = _LinkCreateOpts.target_btf_id.offset
+    return int(_lib().bpf_link_create(prog_fd, target, attach_type, ct.byref(opts)))
+
+
+def link_update(link_fd: int, prog_fd: int) -> None:
+    """Replace the program of a link, atomically."""
+    check(_lib().bpf_link_update(link_fd, prog_fd, None), "cannot replace the program of a link")
+
+
+def link_detach(link_fd: int) -> None:
+    """Detach a link from its target, whoever else holds it."""
+    check(_lib().bpf_link_detach(link_fd), "cannot detach a link")
+
+
+def raw_tracepoint_open(name: str, prog_fd: int) -> int:
+    """Attach a raw tracepoint program; the descriptor returned is a link."""
+    return check(_lib().bpf_raw_tracepoint_open(name.encode(), prog_fd), f"cannot attach to the tracepoint {name}")
+
+
+def _info(fd: int, into: ct.Structure) -> None:
+    size = ct.c_uint32(ct.sizeof(into))
+    check(_lib().bpf_obj_get_info_by_fd(fd, ct.byref(into), ct.byref(size)), "cannot read what the kernel knows of a BPF object")
+
+
+def map_info(fd: int) -> MapInfo:
+    """What the kernel knows of a map."""
+    info = MapInfo()
+    _info(fd, info)
+    return info
+
+
+def link_info(fd: int) -> LinkInfo:
+    """What the kernel knows of a link."""
+    info = LinkInfo()
+    _info(fd, info)
+    return info
+
+
+def prog_info(fd: int) -> ProgInfo:
+    """What the kernel knows of a program."""
+    info = ProgInfo()
+    _info(fd, info)
+    return info
+
+
+def prog_map_ids(fd: int) -> list[int]:
+    """The ids of the maps that a program uses."""
+    info = prog_info(fd)
+    ids = (ct.c_uint32 * max(info.nr_map_ids, 1))()
+    asked = ProgInfo(nr_map_ids=info.nr_map_ids, map_ids=ct.addressof(ids))
+    _info(fd, asked)
+    return list(ids[: info.nr_map_ids])
+
+
+def prog_by_id(number: int) -> int:
+    """Open a loaded program by its id."""
+    return check(_lib().bpf_prog_get_fd_by_id(number), f"cannot open program {number}")
+
+
+def map_by_id(number: int) -> int:
+    """Open a map by its id."""
+    return check(_lib().bpf_map_get_fd_by_id(number), f"cannot open map {number}")
+
+
+def _ids(call: str) -> Iterator[int]:
+    number = ct.c_uint32(0)
+    following = ct.c_uint32(0)
+    while getattr(_lib(), call)(number, ct.byref(following)) == 0:
+        yield following.value
+        number = ct.c_uint32(following.value)
+
+
+def program_ids() -> Iterator[int]:
+    """The ids of all programs in the kernel."""
+    return _ids("bpf_prog_get_next_id")
+
+
+def map_ids() -> Iterator[int]:
+    """The ids of all maps in the kernel."""
+    return _ids("bpf_map_get_next_id")
+
+
+def link_ids() -> Iterator[int]:
+    """The ids of all links in the kernel."""
+    return _ids("bpf_link_get_next_id")
+
+
+def test_run(
+    prog_fd: int, data: bytes, *, room: int = 0, context: bytes | None = None, repeat: int = 0, flags: int = 0, cpu: int = 0, batch: int = 0
+) -> tuple[int, bytes, int]:
+    """
+    BPF_PROG_TEST_RUN: returns the program's return value, the packet afterwards and the mean duration in nanoseconds.
+
+    `room` is the size of the buffer for the packet (0: none comes back). See Documentation/bpf/bpf_prog_run.rst for `flags` and `batch`.
+    """
+    source = ct.create_string_buffer(data, max(len(data), 1))
+    out = ct.create_string_buffer(max(room, 1))
+    ctx = ct.create_string_buffer(context or b"\0", max(len(context or b""), 1))
+    opts = _TestRunOpts(
+        data_in=ct.addressof(source),
+        data_size_in=len(data),
+        data_out=ct.addressof(out) if room else None,
+        data_size_out=room,
+        ctx_in=ct.addressof(ctx) if context else None,
+        ctx_size_in=len(context) if context else 0,
+        repeat=repeat,
+        flags=flags,
+        cpu=cpu,
+        batch_size=batch,
+    )
+    check(_lib().bpf_prog_test_run_opts(prog_fd, ct.byref(opts)), "cannot run a program on a test packet")
+    return opts.retval, out.raw[: opts.data_size_out] if room else b"", opts.duration

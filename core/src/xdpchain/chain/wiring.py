@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Generations: complete wirings of a chain, built beside the one that runs.
+
+A generation is loaded and linked from its head to its end before anything can reach it. Then one element of the dispatcher's prog array
+is pointed at its head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from xdpchain.bpf.artifact import Artifact
+from xdpchain.bpf.handle import Handle
+from xdpchain.bpf.layout import fingerprint
+from xdpchain.bpf.libbpf import map_create
+from xdpchain.bpf.loader import Constant, ProgArray, load_program
+from xdpchain.bpf.maps import KernelMap
+from xdpchain.bpf.unit import PREFIX, counts_schema
+from xdpchain.chain.instance import Instance
+from xdpchain.chain.model import Place, Wiring
+from xdpchain.chain.pins import Pins, open_pin, pin_undoably
+from xdpchain.chain.transaction import Transaction
+from xdpchain.errors import VerifierError
+from xdpchain.function import Hook, Program, Reason
+
+_ON_ERROR = {
+    Hook.XDP: {"pass": 2, "drop": 1},
+    Hook.TC_INGRESS: {"pass": -1, "drop": 2},
+    Hook.TC_EGRESS: {"pass": -1, "drop": 2},
+    Hook.TRACEPOINT: {"pass": 0, "drop": 0},
+}
+"""What the hook returns when a hop cannot be taken: enum xdp_action, TC_ACT_UNSPEC and TC_ACT_SHOT."""
+
+
+@attrs.frozen
+class Hop:
+    """One function's program at its place in a generation."""
+
+    instance: Instance
+    program: Handle
+    jump: ProgArray
+    counts: KernelMap
+    pins: tuple[Path, ...] = ()
+
+
+@attrs.frozen
+class Generation:
+    """One complete wiring, ready to be jumped to."""
+
+    number: int
+    wiring: Wiring
+    hops: tuple[Hop, ...]
+
+    @property
+    def head(self) -> Handle:
+        return self.hops[0].program
+
+
+def program_at(instance: Instance, place: Place) -> Program:
+    """The program that an instance brings to a place."""
+    return next(
+        program
+        for program in instance.function.programs
+        if program.hook is place.hook and (not place.program or place.program == f"{instance.name}-{program.entry}")
+    )
+
+
+def build_generation(
+    place: Place,
+    number: int,
+    wiring: Wiring,
+    instances: Mapping[str, Instance],
+    pins: Pins | None,
+    transaction: Transaction,
+) -> Generation:
+    """Load and link all hops of a wiring. Without `pins` nothing is pinned, and counters start at zero."""
+    hops: list[Hop] = []
+    offload_to = place.interface if wiring.mode == "offload" else 0
+    for position, name in enumerate(wiring.instances):
+        instance = instances[name]
+        program = program_at(instance, place)
+        jump = ProgArray.create()
+        pinned: list[Path] = []
+        if pins:
+            pinned.append(pins.place(place) / f"next-{number}-{position}-{name}")
+            pin_undoably(jump.handle, pinned[-1], transaction)
+        counts = _counts(place, instance, pins, transaction, pinned, offload_to)
+        constants = {
+            Constant.LAST: int(position == len(wiring.instances) - 1),
+            Constant.ON_ERROR: on_error_code(place.hook, wiring.on_error),
+            Constant.FRAGS: int(wiring.frags),
+        }
+        maps = {map_name: one.fd for map_name, one in instance.maps.items()} | {"xc_next": jump.fd, "xc_counts": counts.fd}
+        try:
+            loaded = load_program(
+                instance.artifact, PREFIX + program.entry, place.hook, maps, constants, name=name, frags=wiring.frags, offload_to=offload_to
+            )
+        except VerifierError as error:
+            raise VerifierError(instance.function.name, error.message, details=error.details, hint=error.hint) from error
+        hops.append(Hop(instance, loaded, jump, counts, tuple(pinned)))
+    for hop, following in zip(hops, hops[1:], strict=False):
+        hop.jump.point(following.program)
+    return Generation(number, wiring, tuple(hops))
+
+
+def on_error_code(hook: Hook, on_error: str) -> int:
+    """The return code of a hook for a chain's declared `on_error`, as the 64 bits of an immediate."""
+    return _ON_ERROR[hook][on_error] & 0xFFFFFFFFFFFFFFFF
+
+
+def reasons_fingerprint(reasons: tuple[Reason, ...]) -> str:
+    """8 hex digits that change when a counter would change its meaning."""
+    return hashlib.sha256("\n".join(reason.name for reason in reasons).encode()).hexdigest()[:8]
+
+
+def counts_pin(pins: Pins, place: Place, instance: Instance) -> Path:
+    """Where the counters of a hop are pinned: they live as long as the instance keeps its place on this hook."""
+    return pins.place(place) / f"counts-{instance.name}-{reasons_fingerprint(tuple(instance.function.reasons))}"
+
+
+def _counts(
+    place: Place, instance: Instance, pins: Pins | None, transaction: Transaction, pinned: list[Path], offload_to: int
+) -> KernelMap:
+    schema = counts_schema(len(instance.function.reasons), per_cpu=not offload_to)
+    path = counts_pin(pins, place, instance) if pins else None
+    handle = open_pin(path) if path else None
+    if handle is None:
+        value = schema.value.size
+        handle = Handle(map_create(schema.kind.value, schema.name, 4, value, schema.capacity, ifindex=offload_to))
+        if path:
+            pin_undoably(handle, path, transaction)
+    if path:
+        pinned.append(path)
+    return KernelMap(handle, schema)
