@@ -62,15 +62,12 @@ def _named_like_its_function(name: str) -> dict[str, Any]:
 
 def _instance(functions: Functions) -> dict[str, Any]:
     """An instance that names its function: `plugin` decides what else the table may hold."""
-    return {
-        "type": "object",
-        "required": ["plugin"],
-        "properties": {"plugin": {"enum": list(functions)}},
-        "allOf": [
-            {"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": {"$ref": f"#/$defs/function.{name}"}}
-            for name in functions
-        ],
-    }
+    instance: dict[str, Any] = {"type": "object", "required": ["plugin"], "properties": {"plugin": {"enum": list(functions)}}}
+    cases = [
+        {"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": {"$ref": f"#/$defs/function.{name}"}}
+        for name in functions
+    ]
+    return instance | ({"allOf": cases} if cases else {})
 
 
 def _function(name: str, functions: Functions) -> dict[str, Any]:
