@@ -89,6 +89,9 @@ def _map_differences(declared: schema.Map, compiled: MapLayout, btf: Btf | None)
         return
     types = btf.map_types(declared.name) if btf else None
     yield from _side("key", declared.key, compiled.key_size, types[0] if types else None, index=declared.kind.is_array)
+    if types and (holes := set(range(types[0].size)) - _named_bytes(types[0])):
+        where = ", ".join(map(str, sorted(holes)))
+        yield f"key: {types[0]} has padding at byte {where}: C leaves it undefined, and a hash looks at every byte; name it"
     if declared.kind not in _MAPS_OF_MAPS:
         yield from _side("value", declared.value, compiled.value_size, types[1] if types else None)
 
@@ -97,7 +100,7 @@ def _side(side: str, declared: schema.Type, size: int, compiled: Layout | None, 
     """Key or value. The index of an array has no sign; without BTF only the size can be compared."""
     if compiled is None or index:
         if declared.size != size:
-            yield f"{side}: {size} bytes in C, {declared.size} declared"
+            yield f"{side}: size {size} in C, {declared.size} declared"
     else:
         yield from compare(declared, compiled, side)
 
@@ -105,7 +108,7 @@ def _side(side: str, declared: schema.Type, size: int, compiled: Layout | None, 
 def compare(declared: schema.Type, compiled: Layout, where: str) -> Iterator[str]:
     """The differences between a type of the schema and a type in C; `where` names the place (`value.source`)."""
     if declared.size != compiled.size:
-        yield f"{where}: {compiled} has {compiled.size} bytes in C, {declared.size} declared"
+        yield f"{where}: {compiled} in C, of size {compiled.size}; {declared.size} declared"
     if isinstance(declared, schema.Struct):
         if compiled.kind == "struct":
             yield from _compare_fields(declared, compiled, where)
@@ -156,6 +159,13 @@ def _compare_scalar(declared: schema.Scalar, compiled: Layout, where: str) -> It
         yield f"{where}: {compiled} in C, {declared.name} declared: the byte order differs"
     elif compiled.kind == "int" and compiled.signed != declared.code[-1].islower():
         yield f"{where}: {compiled} in C, {declared.name} declared: one has a sign, the other not"
+
+
+def _named_bytes(compiled: Layout, at: int = 0) -> set[int]:
+    """The bytes of a type that belong to some field."""
+    if compiled.kind == "struct":
+        return {byte for field in compiled.fields for byte in _named_bytes(field.layout, at + field.offset)}
+    return set(range(at, at + compiled.size))
 
 
 def _sole_member(compiled: Layout) -> Layout:
