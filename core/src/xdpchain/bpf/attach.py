@@ -33,6 +33,7 @@ def attach_xdp(program: Handle, interface: int, name: str, mode: str) -> tuple[H
     Raises:
         InterfaceError: somebody else's program is there, or the driver cannot do the mode.
     """
+    result = 0
     for wanted in ("native", "generic") if mode == "auto" else (mode,):
         result = libbpf.link_create(program.fd, interface, _BPF_XDP, flags=_XDP_FLAGS[wanted])
         if result >= 0:
@@ -62,7 +63,9 @@ def attach_tc(program: Handle, interface: int, name: str, hook: Hook) -> Handle:
     kind = _BPF_TCX_INGRESS if hook is Hook.TC_INGRESS else _BPF_TCX_EGRESS
     result = libbpf.link_create(program.fd, interface, kind)
     if result < 0:
-        raise InterfaceError(f"{name}: {hook.value} refused: {os.strerror(-result)}", hint="TC programs are attached by tcx: Linux 6.6 or newer")
+        raise InterfaceError(
+            f"{name}: {hook.value} refused: {os.strerror(-result)}", hint="TC programs are attached by tcx: Linux 6.6 or newer"
+        )
     return Handle(result)
 
 

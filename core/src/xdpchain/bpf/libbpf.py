@@ -15,22 +15,16 @@ from collections.abc import Iterator
 
 from xdpchain.errors import KernelError
 
-PIN_NONE, BPF_ANY, BPF_NOEXIST = 0, 0, 1
+BPF_ANY, BPF_NOEXIST = 0, 1
 LOG_BYTES = 1 << 20
 _LOG_LEVEL = 1
 
 
-class _Opts(ct.Structure):
-    """Base of libbpf's option structs: `sz` says which fields exist."""
+class _ProgLoadOpts(ct.Structure):
+    """libbpf's option structs begin with their own size, by which it knows which fields the caller has."""
 
-    _fields_ = (("sz", ct.c_size_t),)
-
-    def __init__(self, **fields: object) -> None:
-        super().__init__(sz=ct.sizeof(type(self)), **fields)
-
-
-class _ProgLoadOpts(_Opts):
     _fields_ = (
+        ("sz", ct.c_size_t),
         ("attempts", ct.c_int),
         ("expected_attach_type", ct.c_int),
         ("prog_btf_fd", ct.c_uint32),
@@ -53,8 +47,9 @@ class _ProgLoadOpts(_Opts):
     )
 
 
-class _MapCreateOpts(_Opts):
+class _MapCreateOpts(ct.Structure):
     _fields_ = (
+        ("sz", ct.c_size_t),
         ("btf_fd", ct.c_uint32),
         ("btf_key_type_id", ct.c_uint32),
         ("btf_value_type_id", ct.c_uint32),
@@ -67,10 +62,9 @@ class _MapCreateOpts(_Opts):
     )
 
 
-class _LinkCreateOpts(_Opts):
-    """`bpf_cookie` is the first member of the union for perf events; the other kinds leave it zero."""
-
+class _LinkCreateOpts(ct.Structure):
     _fields_ = (
+        ("sz", ct.c_size_t),
         ("flags", ct.c_uint32),
         ("iter_info", ct.c_void_p),
         ("iter_info_len", ct.c_uint32),
@@ -79,12 +73,13 @@ class _LinkCreateOpts(_Opts):
     )
 
 
-class _BatchOpts(_Opts):
-    _fields_ = (("elem_flags", ct.c_uint64), ("flags", ct.c_uint64))
+class _BatchOpts(ct.Structure):
+    _fields_ = (("sz", ct.c_size_t), ("elem_flags", ct.c_uint64), ("flags", ct.c_uint64))
 
 
-class _TestRunOpts(_Opts):
+class _TestRunOpts(ct.Structure):
     _fields_ = (
+        ("sz", ct.c_size_t),
         ("data_in", ct.c_void_p),
         ("data_out", ct.c_void_p),
         ("data_size_in", ct.c_uint32),
@@ -193,7 +188,7 @@ def prog_load(
     buffer = (ct.c_char * len(instructions)).from_buffer_copy(instructions)
 
     def load(**log: object) -> int:
-        opts = _ProgLoadOpts(expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log)
+        opts = _ProgLoadOpts(sz=ct.sizeof(_ProgLoadOpts), expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log)
         count = len(instructions) // 8
         return int(_lib().bpf_prog_load(kind, name.encode()[:15], licence.encode(), buffer, ct.c_size_t(count), ct.byref(opts)))
 
@@ -224,6 +219,7 @@ def map_create(
 ) -> int:
     """Create a map and return its descriptor."""
     opts = _MapCreateOpts(
+        sz=ct.sizeof(_MapCreateOpts),
         map_flags=flags,
         btf_fd=btf_fd,
         btf_key_type_id=btf_key_id,
@@ -281,7 +277,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
 def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Write `count` elements in one call."""
     done = ct.c_uint32(count)
-    opts = _BatchOpts()
+    opts = _BatchOpts(sz=ct.sizeof(_BatchOpts))
     check(_lib().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
 
 
@@ -293,7 +289,9 @@ def map_lookup_batch(fd: int, key_size: int, value_bytes: int, chunk: int = 4096
         keys = ct.create_string_buffer(key_size * chunk)
         values = ct.create_string_buffer(value_bytes * chunk)
         count = ct.c_uint32(chunk)
-        result = _lib().bpf_map_lookup_batch(fd, position, cursor, keys, values, ct.byref(count), ct.byref(_BatchOpts()))
+        result = _lib().bpf_map_lookup_batch(
+            fd, position, cursor, keys, values, ct.byref(count), ct.byref(_BatchOpts(sz=ct.sizeof(_BatchOpts)))
+        )
         if result == -28:  # ENOSPC: a hash bucket holds more than a chunk
             chunk *= 2
             continue
@@ -318,8 +316,7 @@ def obj_get(path: str) -> int:
 
 def link_create(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) -> int:
     """Attach a program to `target` (an interface's index, or a perf event's descriptor); returns 0 or more, or a negative errno."""
-    opts = _LinkCreateOpts(flags=flags)
-    opts.sz = _LinkCreateOpts.target_btf_id.offset
+    opts = _LinkCreateOpts(sz=_LinkCreateOpts.target_btf_id.offset, flags=flags)  # the fields behind are for other kinds of links
     return int(_lib().bpf_link_create(prog_fd, target, attach_type, ct.byref(opts)))
 
 
@@ -418,6 +415,7 @@ def test_run(
     out = ct.create_string_buffer(max(room, 1))
     ctx = ct.create_string_buffer(context or b"\0", max(len(context or b""), 1))
     opts = _TestRunOpts(
+        sz=ct.sizeof(_TestRunOpts),
         data_in=ct.addressof(source),
         data_size_in=len(data),
         data_out=ct.addressof(out) if room else None,

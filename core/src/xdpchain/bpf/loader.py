@@ -123,9 +123,7 @@ def load_program(
     patched = _patch(code.instructions, code.map_references, maps, constants)
     flags = _XDP_HAS_FRAGS if frags and hook is Hook.XDP else 0
     try:
-        fd = libbpf.prog_load(
-            PROGRAM_TYPE[hook], name, patched, attach_type=EXPECTED_ATTACH[hook], flags=flags, ifindex=offload_to
-        )
+        fd = libbpf.prog_load(PROGRAM_TYPE[hook], name, patched, attach_type=EXPECTED_ATTACH[hook], flags=flags, ifindex=offload_to)
     except KernelError as error:
         if not error.details:
             raise
@@ -135,9 +133,7 @@ def load_program(
     return Handle(fd)
 
 
-def _patch(
-    instructions: bytes, references: Mapping[int, str], maps: Mapping[str, int], constants: Mapping[Constant, int]
-) -> bytes:
+def _patch(instructions: bytes, references: Mapping[int, str], maps: Mapping[str, int], constants: Mapping[Constant, int]) -> bytes:
     code = bytearray(instructions)
     for index, name in references.items():
         opcode, registers, offset, _ = _INSTRUCTION.unpack_from(code, index * 8)

@@ -57,18 +57,37 @@ static __always_inline int xc_count(u32 index, u64 bytes)
 }
 """
 
+_XDP_BYTES = """
+/*
+ * The length of a frame. To ask the kernel for it costs as much as all the rest of an entry, so it is asked only where the IP header does not
+ * say that the frame ends in its first buffer. A length of 0 says nothing: the kernel's own segments over 64 KiB have it.
+ */
+static __always_inline u64 xc_bytes(struct xdp_md *ctx, const struct packet *packet)
+{
+	u64 linear = packet->end - packet->data;
+
+	if (!xc_frags())
+		return linear;
+	if (packet->ip4 && (u64)bpf_ntohs(packet->ip4->tot_len) - 1 < packet->end - (void *)packet->ip4)
+		return linear;
+	if (packet->ip6 && (u64)bpf_ntohs(packet->ip6->payload_len) - 1 < packet->end - (void *)(packet->ip6 + 1))
+		return linear;
+	return bpf_xdp_get_buff_len(ctx);
+}
+"""
+
 _ENTRY = {
     Hook.XDP: """
 int xc_{entry}(struct xdp_md *ctx)
 {{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	u64 bytes = xc_frags() ? bpf_xdp_get_buff_len(ctx) : end - data;
 	struct packet packet;
+	u64 bytes;
 	verdict v;
 
-	packet_parse(&packet, data, end);
+	packet_parse(&packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	bytes = xc_bytes(ctx, &packet);
 	v = {entry}(ctx, &packet);
-	if (!xc_count(v, bytes)) {{
+	if (verdict_action(v) > NEXT || !xc_count(v, bytes)) {{
 		xc_count(ABORT, bytes);
 		return XDP_ABORTED;
 	}}
@@ -93,7 +112,7 @@ int xc_{entry}(struct __sk_buff *ctx)
 		bpf_skb_pull_data(ctx, ctx->len < XC_HEADERS ? ctx->len : XC_HEADERS);
 	packet_parse(&packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	v = {entry}(ctx, &packet);
-	if (!xc_count(v, bytes)) {{
+	if (verdict_action(v) > NEXT || !xc_count(v, bytes)) {{
 		xc_count(ABORT, bytes);
 		return TC_ACT_SHOT;
 	}}
@@ -124,10 +143,8 @@ _ENTRY[Hook.TC_EGRESS] = _ENTRY[Hook.TC_INGRESS]
 _DISPATCH = """
 int xc_dispatch({context} *ctx)
 {{
-	u64 bytes = {bytes};
-
 	xc_next.call(ctx, 0);
-	xc_count(BROKEN, bytes);
+	xc_count(BROKEN, {bytes});
 	return xc_on_error();
 }}
 """
@@ -146,7 +163,7 @@ _TC = """
 
 def function_unit(owner: str, function: KernelFunction[Any]) -> Unit:
     """The unit of a function. `owner` is the plugin to name in errors."""
-    parts = [splice(INCLUDE / "xdpchain.h", ()), _MAPS, _TC, _reasons(function)]
+    parts = [splice(INCLUDE / "xdpchain.h", ()), _MAPS, _XDP_BYTES, _TC, _reasons(function)]
     parts.append(splice(function.source, (INCLUDE,)))
     for program in function.programs:
         parts.append(f'#line 1 "the core\'s entry around {program.entry}()"\n')

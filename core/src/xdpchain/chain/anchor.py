@@ -87,7 +87,9 @@ def adopt_anchor(place: Place, pins: Pins) -> Anchor | None:
     return Anchor(place, link, dispatcher, link_pin.name.removeprefix("link-"), (link_pin, root[0]))
 
 
-def attach_anchor(place: Place, target: str, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction) -> Anchor:
+def attach_anchor(
+    place: Place, target: str, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction
+) -> Anchor:
     """Attach a dispatcher that jumps to `generation`. `target` is the name of the interface or of the tracepoint."""
     dispatcher.root.point(generation.head)
     root_pin = pins.place(place) / f"root-{generation.number}"
@@ -96,13 +98,12 @@ def attach_anchor(place: Place, target: str, generation: Generation, dispatcher:
     link, mode = _attach(place, target, program, generation.wiring.mode)
     transaction.undo(f"attach {place}", lambda: detach_link(link))
     link_pin = pins.place(place) / f"link-{mode}"
+    unpin(link_pin)  # one that is here holds nothing any more: its interface went, or somebody detached it
     pin_undoably(link, link_pin, transaction)
     return Anchor(place, link, dispatcher, mode, (link_pin, root_pin))
 
 
-def reattach(
-    anchor: Anchor, target: str, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction
-) -> Anchor:
+def reattach(anchor: Anchor, target: str, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction) -> Anchor:
     """Detach, and attach in another mode: between the two, packets pass without the chain. The kernel knows no other way."""
     detach_link(anchor.link)
     unpin(anchor.pins[0])

@@ -82,7 +82,9 @@ class Engine:
         plan = self._plan(state, wanted, present)
         if plan.blocked and not blocked_ok:
             name, who = next(iter(plan.blocked.items()))
-            raise InterfaceError(f"{name}: {who} is attached there", hint="it is never replaced: detach it, or take the interface out of the config")
+            raise InterfaceError(
+                f"{name}: {who} is attached there", hint="it is never replaced: detach it, or take the interface out of the config"
+            )
         if plan or first:
             transaction = Transaction()
             try:
@@ -102,7 +104,7 @@ class Engine:
         running = Running(
             {name: instance.config for name, instance in state.instances.items()},
             {name: instance.code for name, instance in state.instances.items()},
-            {place: chain.wiring for place, chain in state.chains.items() if holds(chain.anchor)},
+            {place: chain.wiring for place, chain in state.chains.items() if place not in wanted.wirings or holds(chain.anchor)},
         )
         return make_plan(wanted, running, _blocked(wanted, running, present))
 

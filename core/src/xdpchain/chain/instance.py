@@ -13,7 +13,6 @@ import attrs
 
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.artifact import Artifact
-from xdpchain.bpf.handle import Handle
 from xdpchain.bpf.layout import fingerprint
 from xdpchain.bpf.loader import create_map, load_btf
 from xdpchain.bpf.maps import KernelMap
@@ -67,8 +66,8 @@ def make_instance(
     for schema in schemas:
         path = pins.map(name, schema.name, fingerprint(schema)) if pins and schema.role is not Role.CONFIG else None
         adopted = _adopt(path, schema) if path else None
-        maps[schema.name] = adopted or create_map(schema, artifact, btf=btf)
-        if adopted:
+        maps[schema.name] = create_map(schema, artifact, btf=btf) if adopted is None else adopted
+        if adopted is not None:
             kept.add(schema.name)
         elif path:
             pin_undoably(maps[schema.name].handle, path, transaction)

@@ -56,9 +56,7 @@ class PrivateChain:
         self._instances: dict[str, Instance] = {}
         for name in settings.chain:
             one = config.instances[name]
-            self._instances[name] = make_instance(
-                name, one.function, one.config, sources.codes[name], artifacts[name], None, Transaction()
-            )
+            self._instances[name] = make_instance(name, one.function, one.config, sources.codes[name], artifacts[name], None, Transaction())
         self._generations = {place.hook: self._build(place, wiring) for place, wiring in wanted.wirings.items() if place.interface}
         self._seen: dict[tuple[Hook, str], Mapping[tuple[Verdict, str], int]] = {}
         self._index = 0
@@ -100,26 +98,23 @@ class PrivateChain:
         index, self._index = self._index, self._index + 1
         path: list[str] = []
         packet = frame
-        for hook in (Hook.TC_EGRESS,) if egress else (Hook.XDP, Hook.TC_INGRESS):
-            if hook not in self._generations:
-                continue
+        hooks = (Hook.TC_EGRESS,) if egress else (Hook.XDP, Hook.TC_INGRESS)
+        decided = (Verdict.PASS, "", END_OF_CHAIN)
+        for hook in (hook for hook in hooks if hook in self._generations):
             if len(packet) < _MIN_FRAME:
                 return Frame(index, Verdict.PASS, "", "", path, packet, "shorter than an Ethernet header: no hook sees it")
             try:
                 _, packet, _ = test_run(self._generations[hook].head.fd, packet, room=len(packet) + _ROOM)
             except KernelError as error:
                 return Frame(index, Verdict.ABORT, "", "", path, packet, error.message)
-            for instance, verdict, reason in self._steps(hook):
-                path.append(instance)
-                if verdict is not Verdict.NEXT:
-                    break
-            else:
-                continue
-            if verdict is not Verdict.PASS:
-                return Frame(index, verdict, instance, reason, path, packet)
-            if egress or Hook.TC_INGRESS not in self._generations or hook is Hook.TC_INGRESS:
-                return Frame(index, verdict, instance, reason, path, packet)
-        return Frame(index, Verdict.PASS, "", END_OF_CHAIN, path, packet)
+            steps = self._steps(hook)
+            path.extend(instance for instance, _, _ in steps)
+            instance, verdict, reason = steps[-1]
+            if verdict is not Verdict.NEXT:
+                decided = (verdict, instance, reason)
+            if verdict not in {Verdict.NEXT, Verdict.PASS}:
+                break
+        return Frame(index, *decided, path, packet)
 
     def _steps(self, hook: Hook) -> list[tuple[str, Verdict, str]]:
         """What the last frame added to the counters: one step for each hop that it passed."""

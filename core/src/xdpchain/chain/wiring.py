@@ -9,14 +9,13 @@ is pointed at its head.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
-from xdpchain.bpf.artifact import Artifact
 from xdpchain.bpf.handle import Handle
-from xdpchain.bpf.layout import fingerprint
 from xdpchain.bpf.libbpf import map_create
 from xdpchain.bpf.loader import Constant, ProgArray, load_program
 from xdpchain.bpf.maps import KernelMap
@@ -25,7 +24,7 @@ from xdpchain.chain.instance import Instance
 from xdpchain.chain.model import Place, Wiring
 from xdpchain.chain.pins import Pins, open_pin, pin_undoably
 from xdpchain.chain.transaction import Transaction
-from xdpchain.errors import VerifierError
+from xdpchain.errors import InterfaceError, KernelError, VerifierError
 from xdpchain.function import Hook, Program, Reason
 
 _ON_ERROR = {
@@ -80,7 +79,6 @@ def build_generation(
 ) -> Generation:
     """Load and link all hops of a wiring. Without `pins` nothing is pinned, and counters start at zero."""
     hops: list[Hop] = []
-    offload_to = place.interface if wiring.mode == "offload" else 0
     for position, name in enumerate(wiring.instances):
         instance = instances[name]
         program = program_at(instance, place)
@@ -89,23 +87,37 @@ def build_generation(
         if pins:
             pinned.append(pins.place(place) / f"next-{number}-{position}-{name}")
             pin_undoably(jump.handle, pinned[-1], transaction)
-        counts = _counts(place, instance, pins, transaction, pinned, offload_to)
+        counts = _counts(place, instance, pins, transaction, pinned, _offload_to(place, wiring))
         constants = {
             Constant.LAST: int(position == len(wiring.instances) - 1),
             Constant.ON_ERROR: on_error_code(place.hook, wiring.on_error),
             Constant.FRAGS: int(wiring.frags),
         }
         maps = {map_name: one.fd for map_name, one in instance.maps.items()} | {"xc_next": jump.fd, "xc_counts": counts.fd}
-        try:
-            loaded = load_program(
-                instance.artifact, PREFIX + program.entry, place.hook, maps, constants, name=name, frags=wiring.frags, offload_to=offload_to
-            )
-        except VerifierError as error:
-            raise VerifierError(instance.function.name, error.message, details=error.details, hint=error.hint) from error
+        loaded = _load(instance, program, place, maps, constants, wiring)
         hops.append(Hop(instance, loaded, jump, counts, tuple(pinned)))
-    for hop, following in zip(hops, hops[1:], strict=False):
+    for hop, following in itertools.pairwise(hops):
         hop.jump.point(following.program)
     return Generation(number, wiring, tuple(hops))
+
+
+def _load(
+    instance: Instance, program: Program, place: Place, maps: Mapping[str, int], constants: Mapping[Constant, int], wiring: Wiring
+) -> Handle:
+    name, hook, device = PREFIX + program.entry, place.hook, _offload_to(place, wiring)
+    try:
+        return load_program(instance.artifact, name, hook, maps, constants, name=instance.name, frags=wiring.frags, offload_to=device)
+    except VerifierError as error:
+        raise VerifierError(instance.function.name, error.message, details=error.details, hint=error.hint) from error
+    except KernelError as error:
+        if device:
+            hint = "its driver does not offload XDP programs, or not this one"
+            raise InterfaceError(f"offload to interface {device} refused: {error.message}", hint=hint) from error
+        raise
+
+
+def _offload_to(place: Place, wiring: Wiring) -> int:
+    return place.interface if wiring.mode == "offload" else 0
 
 
 def on_error_code(hook: Hook, on_error: str) -> int:
