@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The node: which configuration runs, where it came from, and what went wrong since.
+
+Synchronous and meant for one thread, which the service gives it; `status` may be called from any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+
+from xdpchain.chain.engine import Engine, unload
+from xdpchain.chain.model import Interface, Plan
+from xdpchain.config import NodeConfig, load
+from xdpchain.daemon import log as events
+from xdpchain.daemon.store import Record, Store, Texts, read_texts, then
+from xdpchain.errors import ConfigError, PluginError, Problem, XdpchainError
+from xdpchain.plugins import Plugins
+
+_READ_TRIES = 3
+
+
+@attrs.frozen
+class Running:
+    """What is applied. `origin` is "file" (the node's file), "other file", "rollback", "last good" or "none"; `since` a UNIX time."""
+
+    origin: str = "none"
+    source: str = ""
+    since: float = 0.0
+    texts: Texts | None = None
+    warnings: tuple[Problem, ...] = ()
+
+
+@attrs.define
+class Applies:
+    """How often an apply ended well ("applied"), was refused before it began ("refused"), or failed and was taken back ("failed")."""
+
+    applied: int = 0
+    refused: int = 0
+    failed: int = 0
+    last_applied: float = 0.0
+
+
+class Node:
+    """
+    Applies configurations and remembers which.
+
+    Args:
+        file: the node's file.
+        engine: carries applies out.
+        store: keeps what was applied.
+        plugins: bring the functions.
+        present: lists the interfaces.
+    """
+
+    def __init__(self, file: Path, engine: Engine, store: Store, plugins: Plugins, present: Callable[[], list[Interface]]) -> None:
+        self.file = file
+        self.running = Running()
+        self.applies = Applies()
+        self.refused: XdpchainError | None = None
+        """why the newest attempt to apply something did not end well"""
+        self.astray: XdpchainError | None = None
+        """why the chains could not follow the interfaces"""
+        self._engine = engine
+        self._store = store
+        self._plugins = plugins
+        self._present = present
+        self._log = events.get_logger()
+        self._told: tuple[tuple[str, ...], dict[str, str]] = ((), {})
+        self._record = self._read_record()
+
+    @property
+    def config(self) -> NodeConfig | None:
+        """What is applied."""
+        return self._engine.config
+
+    @property
+    def blocked(self) -> Mapping[str, str]:
+        """Interfaces whose chains cannot be attached, and why."""
+        return self._told[1]
+
+    @property
+    def file_differs(self) -> bool:
+        """Whether the node's file is not what runs."""
+        return self.running.texts is not None and read_texts(self.file) != self.running.texts
+
+    def start(self) -> None:
+        """
+        The first apply: what a rollback chose, else the node's file, else what was applied last.
+
+        Raises:
+            XdpchainError: nothing of these can be applied. The chains that run go on.
+        """
+        if self._record and self._record.rolled_back:
+            self._log.warning("rollback_kept", file=str(self.file), hint="`xdpchain apply` ends it")
+            self._apply(self._store.good, "rollback", None, blocked_ok=True)
+            return
+        try:
+            self.apply(None, blocked_ok=True)
+        except XdpchainError as error:
+            if self._record is None:
+                raise
+            try:
+                self._apply(self._store.good, "last good", None, blocked_ok=True)
+            except XdpchainError:
+                raise error from None
+            self.refused = error
+            self._log.warning("last_good_used", file=str(self.file), **events.fields(error))
+
+    def plan(self, file: Path | None) -> Plan:
+        """What an apply would do."""
+        return self._engine.plan(self._load(file or self.file)[0], self._present())
+
+    def apply(self, file: Path | None, *, blocked_ok: bool) -> Plan:
+        """
+        Read a configuration and make it run, all or nothing.
+
+        Raises:
+            XdpchainError: what runs is what ran before.
+        """
+        file = file or self.file
+        origin = "file" if file == self.file else "other file"
+        return self._apply(file, origin, lambda texts: then(self._record, texts, str(file)), blocked_ok=blocked_ok)
+
+    def rollback(self) -> Plan:
+        """
+        Make the configuration before the current one run.
+
+        Raises:
+            XdpchainError: there is none, or it cannot be applied any more.
+        """
+        back = (self._record or Record({})).back(read_texts(self.file))
+        plan = self._apply(self._store.previous, "rollback" if back.rolled_back else "file", lambda _: back, blocked_ok=True)
+        self._log.warning("rolled_back", file=str(self.file), file_differs=back.rolled_back)
+        return plan
+
+    def follow(self) -> None:
+        """Apply the current configuration to the interfaces that there are now. What fails is told, not raised."""
+        if self.config is None:
+            return
+        try:
+            plan = self._engine.apply(self.config, self._present(), blocked_ok=True)
+        except XdpchainError as error:
+            if self.astray is None or self.astray.message != error.message:
+                self._log.warning("interface_failed", **events.fields(error))
+            self.astray = error
+            return
+        self.astray = None
+        self._tell(plan)
+        if plan:
+            self._log.info("applied", origin="interfaces", actions=_words(plan))
+            self._after(self.config, plan)
+
+    def unload(self) -> list[str]:
+        """Remove everything from the kernel. Returns in words what went."""
+        self._engine.close()
+        gone = unload(self._engine.pins.root)
+        self.running, self.astray, self._told = Running(), None, ((), {})
+        self._log.warning("unloaded", removed=gone)
+        return gone
+
+    def _load(self, file: Path) -> tuple[NodeConfig, Texts]:
+        """A configuration and the very text that it was made of."""
+        for _ in range(_READ_TRIES):
+            texts = read_texts(file)
+            try:
+                config = load(file, self._plugins.functions)
+            except ConfigError as error:
+                raise self._plugins.explain(error) from None
+            if read_texts(file) == texts:
+                return config, texts
+        raise ConfigError((Problem((), "changes while it is read", "try again when it is written", str(file)),))
+
+    def _apply(self, file: Path, origin: str, record: Callable[[Texts], Record] | None, *, blocked_ok: bool) -> Plan:
+        """Load and apply. `record` says what to remember about the files then; None: it is what is remembered already."""
+        try:
+            config, texts = self._load(file)
+        except XdpchainError as error:
+            self.applies.refused += 1
+            self._refuse("config_refused", file, error)
+            raise
+        try:
+            plan = self._engine.apply(config, self._present(), blocked_ok=blocked_ok)
+        except XdpchainError as error:
+            self.applies.failed += 1
+            self._refuse("apply_failed", file, error)
+            raise
+        self.applies.applied += 1
+        self.applies.last_applied = time.time()
+        self.refused = self.astray = None
+        if record:
+            self._remember(record(texts))
+        self.running = Running(origin, str(file), time.time(), texts, config.warnings)
+        self._log.info("applied", origin=origin, file=str(file), actions=_words(plan))
+        for warning in config.warnings:
+            self._log.warning("config_warning", file=warning.file, line=warning.line, problem=warning.message, hint=warning.hint)
+        self._tell(plan)
+        self._after(config, plan)
+        return plan
+
+    def _refuse(self, event: str, file: Path, error: XdpchainError) -> None:
+        self.refused = error
+        self._log.error(event, file=str(file), **events.fields(error))
+        events.config_problems(self._log, error)
+
+    def _remember(self, record: Record) -> None:
+        """Keep what was applied; where that fails, the datapath is right all the same."""
+        if record == self._record:
+            return
+        self._record = record
+        try:
+            self._store.write(record)
+        except OSError as error:
+            self._log.error("state_unusable", error=str(error), hint=f"look at {self._store.state}")
+
+    def _read_record(self) -> Record | None:
+        try:
+            return self._store.read()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._log.error("state_unusable", error=str(error), hint=f"look at {self._store.state}")
+            return None
+
+    def _tell(self, plan: Plan) -> None:
+        """Log which interfaces began to wait, and which are blocked since now."""
+        waiting, blocked = self._told
+        for name in plan.waiting:
+            if name not in waiting:
+                self._log.warning("interface_waiting", interface=name)
+        for name, why in plan.blocked.items():
+            if blocked.get(name) != why:
+                self._log.error("interface_blocked", interface=name, by=why, hint="detach it, or take the interface out of the config")
+        self._told = (plan.waiting, dict(plan.blocked))
+
+    def _after(self, config: NodeConfig, plan: Plan) -> None:
+        """Tell the plugins."""
+        for name, answer in self._plugins.each("xdpchain_applied", config=config, plan=plan):
+            if isinstance(answer, PluginError):
+                self._log.error("plugin_failed", plugin=name, **events.fields(answer))
+
+
+def _words(plan: Plan) -> list[str]:
+    return [f"{action.kind.value} {action.subject}" for action in plan.actions]

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The service: one event loop that serves clients, the watchdog and metrics, one thread that does the engine's work, a few that read.
+
+A compile may take seconds; meanwhile the loop answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xdpchain.chain.engine import Engine
+from xdpchain.chain.model import Plan
+from xdpchain.daemon import lock
+from xdpchain.daemon import log as events
+from xdpchain.daemon.exporter import Exporter
+from xdpchain.daemon.metrics import NodeCollector
+from xdpchain.daemon.node import Node
+from xdpchain.daemon.notify import Notifier
+from xdpchain.daemon.paths import Paths
+from xdpchain.daemon.view import map_data, plugins_data, snapshot_data, tables_data
+from xdpchain.daemon.wire import error_data, problem_data
+from xdpchain.errors import DaemonError, PluginError, XdpchainError
+from xdpchain.netlink import watch
+from xdpchain.plugins import Plugins
+from xdpchain.version import version
+
+T = TypeVar("T")
+
+RETRY_S = 5.0
+"""how often blocked interfaces are looked at again: the kernel does not announce that a bpf_link went"""
+
+
+class Service:
+    """Everything that a daemon does after its start. Its coroutines may run at the same time; changes are made one after the other."""
+
+    def __init__(self, paths: Paths, node: Node, engine: Engine, plugins: Plugins, notifier: Notifier) -> None:
+        self.paths = paths
+        self.exporter = Exporter(NodeCollector(node, engine, plugins))
+        self._node = node
+        self._engine = engine
+        self._plugins = plugins
+        self._notifier = notifier
+        self._log = events.get_logger()
+        self._changes = asyncio.Lock()
+        self._writer = ThreadPoolExecutor(1, "engine")
+        self._readers = ThreadPoolExecutor(2, "reader")
+        self._started = time.time()
+        self._root_lock: int | None = None
+
+    async def start(self) -> None:
+        """Own the pins and apply for the first time. Raises `XdpchainError` where nothing can be applied."""
+        self._own_root()
+        await self._change(self._node.start)
+        await self._settle()
+
+    def ready(self) -> None:
+        """Tell the service manager that clients are served."""
+        self._notifier.ready(self._summary())
+
+    async def stop(self) -> None:
+        """Wait for a change that is under way, then let go. The chains go on."""
+        self._notifier.stopping()
+        async with self._changes:
+            await self.exporter.close()
+            self._writer.shutdown()
+            self._readers.shutdown(cancel_futures=True)
+            self._engine.close()
+
+    async def apply(self, config: str | None = None, *, blocked_ok: bool = False) -> dict[str, Any]:
+        """Read the node's file, or another one, and make it run."""
+        plan: Plan = await self._change(lambda: self._node.apply(_path(config), blocked_ok=blocked_ok))
+        await self._settle()
+        return plan.as_data()
+
+    async def reload(self) -> dict[str, Any]:
+        """What SIGHUP does: apply the node's file; interfaces that are blocked are left out."""
+        self._notifier.reloading()
+        try:
+            return await self.apply(blocked_ok=True)
+        finally:
+            self.ready()
+
+    async def rollback(self) -> dict[str, Any]:
+        """Make the configuration before the current one run."""
+        plan: Plan = await self._change(self._node.rollback)
+        await self._settle()
+        return plan.as_data()
+
+    async def plan(self, config: str | None = None) -> dict[str, Any]:
+        """What an apply would do."""
+        plan: Plan = await self._change(lambda: self._node.plan(_path(config)))
+        return plan.as_data()
+
+    async def unload(self) -> dict[str, Any]:
+        """Take everything out of the kernel."""
+        gone = await self._change(self._unload)
+        await self._settle()
+        return {"removed": gone}
+
+    async def status(self) -> dict[str, Any]:
+        """What runs, where it came from, what it counted, and what is wrong."""
+        snapshot = await self._read(self._engine.snapshot)
+        node, running = self._node, self._node.running
+        config = {
+            "file": str(self.paths.config),
+            "origin": running.origin,
+            "source": running.source,
+            "since": running.since,
+            "file_differs": node.file_differs,
+            "error": error_data(node.refused) if node.refused else None,
+            "warnings": [problem_data(warning) for warning in running.warnings],
+        }
+        return {
+            "daemon": {"pid": os.getpid(), "version": version(), "since": self._started},
+            "config": config,
+            "root": str(self.paths.root),
+            "metrics": {"address": self.exporter.address, "problem": self.exporter.problem},
+            "interfaces_error": error_data(node.astray) if node.astray else None,
+            "plugins": plugins_data(self._plugins),
+            **snapshot_data(snapshot),
+        }
+
+    async def show(self, instance: str, map: str | None = None, limit: int = 100) -> dict[str, Any]:
+        """What an instance says about itself, or the contents of one of its maps."""
+        return await self._read(lambda: self._show(instance, map, limit))
+
+    async def metrics(self) -> dict[str, Any]:
+        """All metrics as text."""
+        return {"text": (await self._read(lambda: self.exporter.text(""))).decode()}
+
+    async def reload_whenever(self, asked: asyncio.Event) -> None:
+        """Reload whenever the event is set, for ever. Failures are in the log and in `status`."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                await self.reload()
+            except XdpchainError:
+                continue
+            except Exception:  # noqa: BLE001 - the next reload may work
+                self._log.exception("internal_error", during="a reload")
+
+    async def follow(self) -> None:
+        """Keep the chains where their interfaces are, for ever."""
+        while True:
+            try:
+                async with contextlib.aclosing(watch()) as changes:
+                    async for _ in changes:
+                        await self._change(self._node.follow)
+                        self._notifier.status(self._summary())
+            except (OSError, XdpchainError) as error:
+                self._log.warning("watch_failed", error=str(error))
+            except Exception:  # noqa: BLE001 - the daemon goes on
+                self._log.exception("internal_error", during="following interfaces")
+            await asyncio.sleep(RETRY_S)
+
+    async def retry(self) -> None:
+        """Look at blocked interfaces again, for ever."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self._node.blocked:
+                try:
+                    await self._change(self._node.follow)
+                except Exception:  # noqa: BLE001 - the daemon goes on
+                    self._log.exception("internal_error", during="looking at blocked interfaces")
+
+    async def keep_alive(self) -> None:
+        """Give the watchdog its signs of life, for ever."""
+        while self._notifier.watchdog_s:
+            self._notifier.alive()
+            await asyncio.sleep(self._notifier.watchdog_s / 2)
+
+    async def _change(self, action: Callable[[], T]) -> T:
+        """Do something in the engine's thread. Once begun it is finished, whatever becomes of who asked for it."""
+        async with self._changes:
+            work = asyncio.get_running_loop().run_in_executor(self._writer, action)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                with contextlib.suppress(Exception):
+                    await work
+                raise
+
+    async def _read(self, action: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, action)
+
+    async def _settle(self) -> None:
+        """What follows a change of the configuration on the loop's side."""
+        config = self._node.config
+        await self.exporter.listen(config.node.metrics if config else "off")
+        self._notifier.status(self._summary())
+
+    def _own_root(self) -> None:
+        self._root_lock = lock.own_root(self.paths.root)
+
+    def _unload(self) -> list[str]:
+        gone = self._node.unload()
+        # the directory with our lock went, too
+        if self._root_lock is not None:
+            os.close(self._root_lock)
+        self._own_root()
+        return gone
+
+    def _show(self, instance: str, name: str | None, limit: int) -> dict[str, Any]:
+        config = self._node.config
+        known = sorted(config.instances) if config else []
+        try:
+            maps = self._engine.maps(instance)
+        except KeyError:
+            text = f"running are: {', '.join(known)}" if known else "nothing runs"
+            raise DaemonError(f"no instance is called {instance!r}", hint=text) from None
+        if name is not None and name not in maps:
+            raise DaemonError(f"instance {instance!r} has no map {name!r}", hint=f"its maps: {', '.join(maps) or 'none'}")
+        if name is not None:
+            return map_data(maps[name], max(limit, 0))
+        one = config.instances[instance] if config else None
+        if one is None:
+            raise DaemonError(f"instance {instance!r} is being removed", hint="ask again")
+        try:
+            tables = tables_data(one.function.status(one.config, maps))
+        except Exception as error:
+            raise PluginError(one.function.name, f"its status() raised {type(error).__name__}: {error}") from error
+        summary = {name: {"entries": len(one), "capacity": one.schema.capacity, "help": one.schema.help} for name, one in maps.items()}
+        return {"instance": instance, "function": one.function.name, "summary": one.function.summary, "tables": tables, "maps": summary}
+
+    def _summary(self) -> str:
+        """One line for the service manager."""
+        node = self._node
+        if node.refused:
+            return f"the configuration was refused: {node.refused.message}"
+        if node.config is None:
+            return "nothing is applied"
+        chains = sum(len(interface.chain) for interface in node.config.interfaces)
+        return f"{len(node.config.instances)} instances in {len(node.config.interfaces)} chains ({chains} hops), from {node.running.origin}"
+
+
+def _path(config: str | None) -> Path | None:
+    return Path(config) if config else None

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What was applied last, and before that: the text of the node's files, kept for a start with a bad file and for `rollback`.
+
+`STATE/applied` is a symbolic link to the directory of the newest record. A new record is written beside it and the link is replaced in one
+step, so a daemon that is killed leaves the old record or the new one. In a record: `good/` and `previous/` with `node.toml` and `conf.d/`,
+and `record.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from xdpchain.config.sources import files_of
+from xdpchain.errors import DaemonError
+
+Texts = Mapping[str, bytes]
+"""the files of one configuration by their path beside the node's file: "node.toml", "conf.d/10-limits.toml" """
+
+NODE = "node.toml"
+_LINK, _RECORD = "applied", "record.json"
+
+
+def read_texts(path: Path) -> Texts:
+    """The files that make up the configuration at `path`; empty where there is none, so that loading it can say so."""
+    (node, *more), _ = files_of(path)
+    texts = {}
+    for name, part in {NODE: node, **{f"conf.d/{part.name}": part for part in more}}.items():
+        with contextlib.suppress(OSError):
+            texts[name] = part.read_bytes()
+    return texts
+
+
+@attrs.frozen
+class Record:
+    """
+    One applied configuration and the one before it.
+
+    `source` is the file that it came from; `rolled_back` says that it was chosen by a rollback and is kept over restarts.
+    """
+
+    good: Texts
+    previous: Texts | None = None
+    source: str = ""
+    rolled_back: bool = False
+
+    def back(self, on_disk: Texts) -> Record:
+        """
+        The record after a rollback: current and previous change places. Going back to what is `on_disk` ends the rollback.
+
+        Raises:
+            DaemonError: there is nothing before the current one.
+        """
+        if self.previous is None:
+            raise DaemonError(
+                "there is no configuration to go back to", hint="a rollback needs two different configurations that were applied"
+            )
+        return Record(self.previous, self.good, self.source, rolled_back=self.previous != on_disk)
+
+
+def then(record: Record | None, texts: Texts, source: str) -> Record:
+    """The record after `texts` were applied; the same configuration again does not push the one before it out."""
+    if record is None:
+        return Record(texts, None, source)
+    return Record(texts, record.previous if texts == record.good else record.good, source)
+
+
+@attrs.frozen
+class Store:
+    """The records in a directory of state, which only its owner can enter."""
+
+    state: Path
+
+    @property
+    def good(self) -> Path:
+        """The node's file of what was applied last."""
+        return self.state / _LINK / "good" / NODE
+
+    @property
+    def previous(self) -> Path:
+        """The node's file of what was applied before that."""
+        return self.state / _LINK / "previous" / NODE
+
+    def read(self) -> Record | None:
+        """
+        The newest record, None where nothing was applied yet.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        if not self.good.is_file():
+            return None
+        record = json.loads((self.state / _LINK / _RECORD).read_text(encoding="utf-8"))
+        previous = read_texts(self.previous) if self.previous.is_file() else None
+        return Record(read_texts(self.good), previous, str(record["source"]), bool(record["rolled_back"]))
+
+    def write(self, record: Record) -> None:
+        """
+        Make `record` the newest one; after a crash it is there whole or not at all.
+
+        Raises:
+            OSError: the directory of state cannot be written.
+        """
+        link = self.state / _LINK
+        old = link.readlink().name if link.is_symlink() else ""
+        new = self.state / f"{_LINK}.{(int(old.rpartition('.')[2]) if old else 0) + 1}"
+        # what a killed daemon left half written
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        _write_texts(new / "good", record.good)
+        if record.previous is not None:
+            _write_texts(new / "previous", record.previous)
+        about = {"source": record.source, "rolled_back": record.rolled_back}
+        _write(new / _RECORD, json.dumps(about).encode())
+        fresh = self.state / f"{_LINK}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(new.name)
+        fresh.replace(link)
+        _sync(self.state)
+        for stale in self.state.glob(f"{_LINK}.*"):
+            if stale.name != new.name:
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def _write_texts(directory: Path, texts: Texts) -> None:
+    (directory / "conf.d").mkdir(mode=0o700, parents=True)
+    for name, text in texts.items():
+        _write(directory / name, text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
