@@ -12,13 +12,13 @@ from typing import Any
 
 import attrs
 import pytest
-
-from core.tests.chain.functions import functions
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.chain.engine import Engine
 from xdpchain.chain.model import Interface
 from xdpchain.config import NodeConfig, loads
 from xdpchain.function import KernelFunction
+
+from core.tests.chain.functions import functions
 
 ETHERTYPE = 0x88B5
 HEADER = bytes.fromhex("02000000000102000000000288b5")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-
 from xdpchain import Hook, KernelFunction, Map, MapKind, Maps, Program, Put, Reason, Role, Write, option, u32, u64
 from xdpchain.schema import Type
 

@@ -8,9 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from core.tests.chain.conftest import Configure, Wire
-from core.tests.chain.functions import MARK_C, Mark
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.chain.engine import Engine, unload
@@ -18,6 +15,9 @@ from xdpchain.chain.model import Interface, Kind
 from xdpchain.chain.observe import observe
 from xdpchain.errors import InterfaceError, PluginError, VerifierError
 from xdpchain.function import Hook, Verdict
+
+from core.tests.chain.conftest import Configure, Wire
+from core.tests.chain.functions import MARK_C, Mark
 
 AB = {"a": {"number": 1}, "b": {"number": 2}}
 
