@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdpchain.config import key_path, load, loads
@@ -45,12 +46,12 @@ def test_a_file_in_conf_d_adds_interfaces_and_instances(node: Path) -> None:
 
 
 def test_lists_of_tables_grow_in_the_order_of_file_names(node: Path) -> None:
-    add(node, "20.toml", "[[function.limit.rule]]\nports = [82]\nrate = 1\n")
-    add(node, "10.toml", "[[function.limit.rule]]\nports = [81]\nrate = 1\n")
+    for number in (84, 82, 85, 81, 83):
+        add(node, f"{number}.toml", f"[[function.limit.rule]]\nports = [{number}]\nrate = 1\n")
 
     config = load(node, FUNCTIONS)
 
-    assert [rule.ports[0].first for rule in config.instances["limit"].config.rule] == [80, 81, 82]
+    assert [rule.ports[0].first for rule in config.instances["limit"].config.rule] == [80, 81, 82, 83, 84, 85]
 
 
 def test_a_problem_in_an_added_table_stands_in_its_own_file_and_line(node: Path) -> None:
@@ -178,9 +179,20 @@ def test_a_number_of_absurd_length_is_an_error() -> None:
         loads("a = " + "1" * 10_000, FUNCTIONS)
 
 
-def test_absurd_nesting_is_an_error() -> None:
+@pytest.mark.parametrize("depth", [100, 300, 400, 500, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ a = ", " }")])
+def test_absurd_nesting_is_an_error_like_any_other(depth: int, opening: str, closing: str) -> None:
+    with pytest.raises(ConfigError):
+        loads("a = " + opening * depth + "1" + closing * depth, FUNCTIONS)
+
+
+def test_absurd_nesting_of_a_dict_is_an_error_like_any_other() -> None:
+    document: dict[str, Any] = {}
+    for _ in range(2000):
+        document = {"node": document}
+
     with pytest.raises(ConfigError) as raised:
-        loads("a = " + "[" * 100_000, FUNCTIONS)
+        loads(document, FUNCTIONS)
 
     assert "nested too deeply" in raised.value.problems[0].message
 

@@ -168,7 +168,7 @@ def test_names_that_no_interface_can_have(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [
-        ("tap7", "tap7"),  # its own name, though a pattern stands first
+        ("tap7", "tap7"),  # its own name, though a pattern as long stands first
         ("tap12", "tap1*"),  # the longer text before the wildcard
         ("tap2", "tap*"),
         ("tapx", "tap*"),  # as long as tap?, and first
@@ -176,7 +176,7 @@ def test_names_that_no_interface_can_have(name: str) -> None:
     ],
 )
 def test_an_interface_gets_the_chain_that_fits_best(name: str, pattern: str) -> None:
-    patterns = ["*", "tap*", "tap?", "tap1*", "tap7"]
+    patterns = ["*", "tap*", "tap?", "tap1*", "tap7*", "tap7"]
     config = loads({"interface": {pattern: {"chain": ["mark"]} for pattern in patterns}}, FUNCTIONS)
 
     found = config.interface_for(name)

@@ -85,6 +85,7 @@ def test_a_port_range_reads_back_as_itself(one: int, other: int) -> None:
 
 def test_one_port_is_a_range_of_one() -> None:
     assert kind(PortRange).parse(443) == PortRange(Port(443), Port(443))
+    assert kind(PortRange).parse("443-443") == PortRange(Port(443), Port(443))
     assert str(PortRange(Port(443), Port(443))) == "443"
     assert str(PortRange(Port(80), Port(90))) == "80-90"
 

@@ -43,7 +43,7 @@ def loads(document: str | Mapping[str, Any], functions: Functions) -> NodeConfig
         ConfigError: with everything that is wrong; problems have no file, those of a dict no line either.
         PluginError: a function's config class or `check()` is broken.
     """
-    source = parse(document, "") if isinstance(document, str) else Source("", document, {})
+    source = parse(document, "") if isinstance(document, str) else Source("", document)
     return _node([source], [], functions)
 
 

@@ -40,8 +40,7 @@ class Report:
         if not self.errors:
             return
         placed = [self._placed(problem) for problem in self.errors]
-        files = list(dict.fromkeys(file for file, _ in self.document.places.values()))
-        files += [problem.file for problem in placed if problem.file not in files]
+        files = list(dict.fromkeys([*(source.file for source in self.document.sources), *(problem.file for problem in placed)]))
         raise ConfigError(tuple(sorted(placed, key=lambda problem: (files.index(problem.file), problem.line or 0))))
 
     def _placed(self, problem: Problem, at: KeyPath | None = None) -> Problem:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +29,44 @@ _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column
 
 @attrs.frozen
 class Source:
-    """One file, parsed. `lines` is empty for a document that never was text."""
+    """One file, parsed. `text` is empty for a document that never was text."""
 
     file: str
     data: Mapping[str, Any]
-    lines: Mapping[KeyPath, int]
+    text: str = ""
+
+    @cached_property
+    def lines(self) -> Mapping[KeyPath, int]:
+        """The line of every key, as far as the text can be followed; found when a problem asks for it, since a large file takes a second."""
+        try:
+            return key_lines(self.text)
+        except RecursionError:
+            return {}
 
 
 @attrs.define
 class Document:
-    """All files as one: `places` says where each key stands, `complete` whether every file could be read."""
+    """All files as one; `complete` says whether all could be read."""
 
+    sources: Sequence[Source]
     data: dict[str, Any] = attrs.Factory(dict)
-    places: dict[KeyPath, tuple[str, int | None]] = attrs.Factory(dict)
     complete: bool = True
 
     def place(self, path: KeyPath) -> tuple[str, int | None]:
         """The file and line of a key, or of the nearest table around it."""
-        while path and path not in self.places:
+        while path and path not in self._places:
             path = path[:-1]
-        return self.places.get(path, ("", None))
+        return self._places.get(path, ("", None))
+
+    @cached_property
+    def _places(self) -> Mapping[KeyPath, tuple[str, int | None]]:
+        """Where each key of the document stands: the merge once more, taking notes."""
+        data: dict[str, Any] = {}
+        places: dict[KeyPath, tuple[str, int | None]] = {(): (self.sources[0].file, None)} if self.sources else {}
+        for source in self.sources:
+            with suppress(RecursionError):
+                _Merge(source, [], places).table(data, source.data, (), ())
+        return places
 
 
 def files_of(path: Path) -> tuple[list[Path], list[Problem]]:
@@ -73,11 +93,11 @@ def read(path: Path) -> Source | Problem:
 def parse(text: str, file: str) -> Source | Problem:
     """A file's text; `file` is what problems call it."""
     try:
-        return Source(file, tomllib.loads(text), key_lines(text))
+        return Source(file, tomllib.loads(text), text)
     except tomllib.TOMLDecodeError as error:
         return _syntax_problem(str(error), text, file)
     except RecursionError:
-        return Problem((), "lists or tables are nested too deeply", "a node file needs five levels at most", file)
+        return _too_deep(file)
     except ValueError as error:  # a number of thousands of digits
         return Problem((), f"is not valid TOML: {error}", "", file)
 
@@ -102,20 +122,35 @@ def _syntax_hint(what: str) -> str:
 
 def merge(sources: Sequence[Source]) -> tuple[Document, list[Problem]]:
     """All files as one document, and every key that more than one of them sets."""
-    document, conflicts = Document(), list[Problem]()
+    document, problems = Document(sources), list[Problem]()
     for source in sources:
-        document.places.setdefault((), (source.file, None))
-        _Merge(document, source, conflicts).table(document.data, source.data, (), ())
-    return document, conflicts
+        merging = _Merge(source, [], None)
+        try:
+            merging.table(document.data, source.data, (), ())
+        except RecursionError:
+            problems.append(_too_deep(source.file))
+        for path, origin in merging.clashes:
+            file, line = document.place(path)
+            message = f"is already set in {file}" + (f", line {line}" if line else "")
+            problems.append(Problem(path, message, "keep one of the two: no file overrides another", source.file, source.lines.get(origin)))
+    return document, problems
+
+
+def _too_deep(file: str) -> Problem:
+    return Problem((), "lists or tables are nested too deeply", "a node file needs five levels at most", file)
 
 
 @attrs.frozen
 class _Merge:
-    """One file on its way into the document. A value stands at `origin` in the file and goes to `path` in the document."""
+    """
+    One file on its way into the document: a value stands at `origin` in the file and goes to `path` in the document.
 
-    document: Document
+    `clashes` takes the keys that are there already, `places` the place of everything new.
+    """
+
     source: Source
-    conflicts: list[Problem]
+    clashes: list[tuple[KeyPath, KeyPath]]
+    places: dict[KeyPath, tuple[str, int | None]] | None
 
     def table(self, into: dict[str, Any], table: Mapping[str, Any], path: KeyPath, origin: KeyPath) -> None:
         for key, value in table.items():
@@ -132,14 +167,12 @@ class _Merge:
             for index, item in enumerate(value):
                 there.append(self._new(item, (*path, len(there)), (*origin, index)))
         else:
-            file, line = self.document.place(path)
-            message = f"is already set in {file}" + (f", line {line}" if line else "")
-            hint = "keep one of the two: no file overrides another"
-            self.conflicts.append(Problem(path, message, hint, self.source.file, self.source.lines.get(origin)))
+            self.clashes.append((path, origin))
 
     def _new(self, value: Any, path: KeyPath, origin: KeyPath) -> Any:
-        """The value in containers of our own, with the place of everything in it noted."""
-        self.document.places[path] = (self.source.file, self.source.lines.get(origin))
+        """The value in containers of our own."""
+        if self.places is not None:
+            self.places[path] = (self.source.file, self.source.lines.get(origin))
         if isinstance(value, Mapping):
             return {key: self._new(item, (*path, key), (*origin, key)) for key, item in value.items()}
         if isinstance(value, list | tuple):

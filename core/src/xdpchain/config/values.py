@@ -156,13 +156,10 @@ def parse_network(value: Any) -> IPNetwork:
     """Reads a prefix, or an address as the prefix of its full length."""
     if not isinstance(value, str):
         raise MisfitError(f"must be a prefix or an IP address, not {given(value)}", example='"10.0.0.0/24" or "2001:db8::/32"')
-    kind = IPv6Network if ":" in value else IPv4Network
+    if "%" in value:
+        raise MisfitError(f"{quoted(value)} names an interface", hint="packets carry no interface: leave out what follows the %")
     try:
-        network = kind(value, strict=False)
-        if "%" in value:
-            raise MisfitError(f"{quoted(value)} names an interface", hint="packets carry no interface: leave out what follows the %")
-    except MisfitError:
-        raise
+        network = IPv6Network(value, strict=False) if ":" in value else IPv4Network(value, strict=False)
     except ValueError as error:
         raise MisfitError(f"{quoted(value)} is not a prefix", hint=_address_hint(error, '"10.0.0.0/24" and "2001:db8::/32"')) from error
     address, _, length = value.partition("/")
