@@ -254,7 +254,7 @@ def test_an_entry_that_the_source_lacks_is_told():
             "\tu32 sum = 0;\n\n\tfor (u32 i = 0; i < ctx->ingress_ifindex; i++)\n\t\tsum += bpf_get_prandom_u32();\n\treturn sum;",
             "",
             None,
-            "too large",
+            "BPF program is too large. Processed",
             "fewer branches",
         ),
     ],
@@ -302,6 +302,19 @@ def test_a_compilation_that_does_not_end_is_stopped():
     assert time.monotonic() - started < 4
 
 
+def test_a_worker_that_sleeps_is_stopped_with_all_that_it_started(tmp_path):
+    python = script(tmp_path, f"sleep 60 &\necho $! > {tmp_path}/child\nwait")
+
+    started = time.monotonic()
+
+    error = refused(TRIVIAL, python=python, timeout_s=0.5)
+
+    assert time.monotonic() - started < 10
+    assert "not done after 0.5 s" in str(error)
+    child = int((tmp_path / "child").read_text())
+    assert wait_for(lambda: not running(child))
+
+
 def test_an_interpreter_without_bcc_says_what_to_install(tmp_path):
     error = refused(TRIVIAL, python=script(tmp_path, 'exec /usr/bin/python3 -S "$@"'))
 
@@ -319,8 +332,9 @@ def test_a_worker_that_fails_by_itself_is_not_blamed_on_llvm(tmp_path):
     assert "the compiler's worker failed: ModuleNotFoundError" in str(error)
 
 
-def test_without_the_rights_to_load_the_plugin_is_not_blamed(tmp_path):
-    python = script(tmp_path, 'exec setpriv --bounding-set=-all --inh-caps=-all -- /usr/bin/python3 "$@"')
+@pytest.mark.parametrize("rights", ["-all", "-all,+bpf"])
+def test_without_the_rights_to_load_the_plugin_is_not_blamed(tmp_path, rights):
+    python = script(tmp_path, f'exec setpriv --bounding-set={rights} --inh-caps=-all -- /usr/bin/python3 "$@"')
 
     with pytest.raises(KernelError, match="not allowed to load BPF programs") as caught:
         Compiler(None, python=python).compile(unit(TRIVIAL))
@@ -367,7 +381,7 @@ def test_a_poisoned_cache_entry_is_compiled_anew(tmp_path):
     assert compiler.cached(unit(TRIVIAL))
 
 
-def test_many_units_come_back_in_order_and_equal_ones_are_compiled_once(tmp_path, monkeypatch):
+def test_many_units_come_back_in_order_and_equal_ones_are_compiled_once(monkeypatch):
     other = unit("int entry(struct xdp_md *ctx) { return XDP_DROP; }")
     runs = []
     run = Compiler._run
@@ -378,7 +392,7 @@ def test_many_units_come_back_in_order_and_equal_ones_are_compiled_once(tmp_path
 
     monkeypatch.setattr(Compiler, "_run", counted)
 
-    artifacts = Compiler(tmp_path / "cache").compile_many([unit(TRIVIAL), other, unit(TRIVIAL)])
+    artifacts = Compiler(None).compile_many([unit(TRIVIAL), other, unit(TRIVIAL)])
 
     assert artifacts[0] == artifacts[2] != artifacts[1]
     assert len(runs) == 2

@@ -2,8 +2,8 @@
 """
 Quoted includes become part of one text, because bcc rewrites map methods in the main file only.
 
-Each file is inlined once, at its first include; `#line` keeps the file and line of errors. `<...>` includes are left to the compiler, which
-finds the kernel's interface headers and nothing else.
+Each file is inlined once, at its first include, whatever conditions stand around it; `#line` keeps the file and line of errors. `<...>` includes
+are left to the compiler, which finds the kernel's interface headers and nothing else.
 """
 
 from __future__ import annotations

@@ -80,27 +80,32 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         if not start:
             absent.append(name)
             continue
-        size = lib.bpf_function_size(module, name.encode())
-        code = ctypes.string_at(start, size)
+        code = ctypes.string_at(start, lib.bpf_function_size(module, name.encode()))
         programs[name] = {"instructions": base64.b64encode(code).decode(), "map_references": references(code, tables)}
-        own, own_jumps = with_own_jumps(code)
-        program = (module, kind, name.encode(), own, size, b"GPL", 0)
-        log_start = os.fstat(2).st_size
-        loaded = lib.bcc_func_load(*program, 0, None, 0, None, attach)
-        if loaded < 0:
-            number = ctypes.get_errno()
-            log = os.pread(2, os.fstat(2).st_size - log_start, log_start)
-            if number == errno.E2BIG:
-                # bcc shows no log of a program that is too complex. A full one of a million steps would take many seconds.
-                buffer = ctypes.create_string_buffer(MAX_LOG)
-                lib.bcc_func_load(*program, BPF_LOG_STATS, buffer, MAX_LOG, None, attach)
-                log = buffer.value
-            rejected.append({"program": name, "log": log.decode(errors="replace")})
-        else:
-            os.close(loaded)
-        for descriptor in own_jumps:
-            os.close(descriptor)
+        number, log = load(lib, module, name, code, kind, attach)
+        if number == errno.EPERM:
+            return {"outcome": "denied"}
+        if number:
+            rejected.append({"program": name, "log": log})
     return {"outcome": "compiled", "programs": programs, "maps": maps, "btf": btf, "rejected": rejected, "absent": absent}
+
+
+def load(lib: ctypes.CDLL, module: int, name: str, code: bytes, kind: int, attach: int) -> tuple[int, str]:
+    """Load a program and forget it. Returns 0 or the error number, and the verifier's log, in which bcc has named lines of the source."""
+    own, own_jumps = with_own_jumps(code)
+    program = (module, kind, name.encode(), own, len(code), b"GPL", 0)
+    log_start = os.fstat(2).st_size
+    loaded = lib.bcc_func_load(*program, 0, None, 0, None, attach)
+    number = ctypes.get_errno() if loaded < 0 else 0
+    log = os.pread(2, os.fstat(2).st_size - log_start, log_start)
+    if number == errno.E2BIG:
+        # bcc shows no log of a program that is too complex. A full one of a million steps would take many seconds.
+        buffer = ctypes.create_string_buffer(MAX_LOG)
+        lib.bcc_func_load(*program, BPF_LOG_STATS, buffer, MAX_LOG, None, attach)
+        log = buffer.value
+    for descriptor in [*own_jumps, *([] if number else [loaded])]:
+        os.close(descriptor)
+    return number, log.decode(errors="replace")
 
 
 def may_load() -> bool:
