@@ -31,7 +31,7 @@ def counts_schema(reasons: int, *, per_cpu: bool = True) -> Map:
     return Map(name="xc_counts", kind=kind, key=u32, value=COUNT, capacity=capacity, role=Role.STATS, help="packets and bytes by verdict")
 
 
-_MAPS = """
+_MAPS = """#line 1 "the core's maps"
 struct xc_count {
 	u64 packets;
 	u64 bytes;
@@ -140,7 +140,7 @@ int xc_{entry}(void *ctx)
 }
 _ENTRY[Hook.TC_EGRESS] = _ENTRY[Hook.TC_INGRESS]
 
-_DISPATCH = """
+_DISPATCH = """#line 1 "the core's dispatcher"
 int xc_dispatch({context} *ctx)
 {{
 	xc_next.call(ctx, 0);
@@ -155,7 +155,7 @@ _CONTEXT = {
     Hook.TRACEPOINT: ("void", "0"),
 }
 
-_TC = """
+_TC = """#line 1 "the core's TC definitions"
 #include <linux/pkt_cls.h>
 #define XC_HEADERS 192	/* what a function may read of a packet whose data lies in pages */
 """
@@ -164,7 +164,7 @@ _TC = """
 def function_unit(owner: str, function: KernelFunction[Any]) -> Unit:
     """The unit of a function. `owner` is the plugin to name in errors."""
     parts = [splice(INCLUDE / "xdpchain.h", ()), _MAPS, _XDP_BYTES, _TC, _reasons(function)]
-    parts.append(splice(function.source, (INCLUDE,)))
+    parts.append(splice(function.source, (INCLUDE,), owner))
     for program in function.programs:
         parts.append(f'#line 1 "the core\'s entry around {program.entry}()"\n')
         parts.append(_ENTRY[program.hook].format(entry=program.entry))
@@ -180,4 +180,4 @@ def dispatcher_unit(hook: Hook) -> Unit:
 
 def _reasons(function: KernelFunction[Any]) -> str:
     lines = "".join(f"\t{reason.name.upper()} = {number},\n" for number, reason in enumerate(function.reasons, 1))
-    return f"enum xc_reason {{\n{lines}}};\n" if lines else ""
+    return f'#line 1 "the declared reasons"\nenum xc_reason {{\n{lines}}};\n' if lines else ""
