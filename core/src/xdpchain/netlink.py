@@ -48,7 +48,8 @@ async def watch(debounce_s: float = DEBOUNCE_S) -> AsyncGenerator[list[Interface
     """
     Yield the interfaces now, and again whenever one appeared, vanished or changed (name, MTU, up, XDP programs).
 
-    Where notifications were lost, the whole list is read again. One thing the kernel does not announce: XDP programs attached by a bpf_link.
+    Where notifications were lost, the whole list is read again. The kernel does not announce XDP programs that are attached by a bpf_link, or to
+    an interface that is down.
     """
     with _socket() as route:
         route.bind(groups=_LINK_GROUP)
