@@ -50,6 +50,8 @@ def _faults(function: Any) -> Iterator[tuple[str, str]]:
         yield f"{who}: its source {function.source} is not there", "the package was built without it: are *.bpf.c files packed?"
     if not (isinstance(function.config, type) and attrs.has(function.config)):
         yield f"{who}: its config {function.config!r} is no attrs class", "decorate the class with @attrs.frozen"
+    elif "plugin" in (field.name for field in attrs.fields(function.config)):
+        yield f"{who}: its config has a key 'plugin'", "choose another: in a node file `plugin` says which function an instance is of"
     yield from _program_faults(who, function.programs)
     yield from _reason_faults(who, function.reasons)
 
@@ -66,6 +68,7 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
     if not programs:
         yield f"{who} has no programs", 'set programs = (Program(Hook.XDP, "NAME"),)'
     entries: set[str] = set()
+    hooks: set[Hook] = set()
     for program in programs:
         if not isinstance(program, Program) or not isinstance(program.hook, Hook):
             yield f"{who}: {program!r} is no Program of a Hook", 'write Program(Hook.XDP, "NAME")'
@@ -75,7 +78,13 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
             yield f"{who}: two programs have the entry {program.entry!r}", "give each program a C function of its own"
         if (program.hook is Hook.TRACEPOINT) != bool(_EVENT.fullmatch(program.event)):
             yield f"{who}: program {program.entry!r} has the event {program.event!r}", 'a tracepoint, and only that, has "category:name"'
+        if program.hook in hooks and program.hook is not Hook.TRACEPOINT:
+            yield (
+                f"{who} has two programs for the hook {program.hook.value}",
+                "a function has one place in a chain: make one program of them",
+            )
         entries.add(program.entry)
+        hooks.add(program.hook)
 
 
 def _reason_faults(who: str, reasons: Any) -> Iterator[tuple[str, str]]:
@@ -97,8 +106,12 @@ def check_origin(plugin: str, module: str) -> None:
     """
     if os.geteuid() != 0:
         return
+    trusted = {0, Path(__file__).stat().st_uid}  # whoever could change the core's own code needs no plugin
     for path in _origin(module.partition(".")[0]):
         mode = path.stat()
+        if mode.st_uid not in trusted:
+            hint = f"no code is loaded from where others can write: chown root {path}"
+            raise PluginError(plugin, f"{path} belongs to user {mode.st_uid}, not to root", hint=hint)
         by_group = mode.st_mode & stat.S_IWGRP and mode.st_gid != 0
         if by_group or mode.st_mode & stat.S_IWOTH:
             raise PluginError(

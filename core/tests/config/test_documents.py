@@ -37,6 +37,7 @@ BEYOND_A_SCHEMA = {
     "interface_pattern_unclosed",
     "metrics_no_port",
     "metrics_port_range",
+    "offload_of_a_tc_function",
     "offload_of_two",
     "own_validator",
     "port_range_backwards",

@@ -54,10 +54,10 @@ def want(config: NodeConfig, present: Sequence[Interface], codes: Mapping[str, s
             if wiring.instances:
                 wirings[Place(hook, interface.index)] = wiring
     used = {name for settings in config.interfaces for name in settings.chain}
-    for name, instance in config.instances.items():
-        for program in instance.function.programs:
+    used |= {name for name, instance in config.instances.items() if instance.node_wide}
+    for name in used:
+        for program in config.instances[name].function.programs:
             if program.hook is Hook.TRACEPOINT:
-                used.add(name)
                 wirings[Place(Hook.TRACEPOINT, 0, f"{name}-{program.entry}")] = Wiring((name,), (codes[name],))
     return Wanted(
         {name: instance for name, instance in config.instances.items() if name in used},

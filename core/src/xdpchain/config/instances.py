@@ -44,7 +44,7 @@ def _read_instance(name: str, table: Any, functions: Functions, report: Report) 
     try:
         config, problems = structure(function.config, own_keys, path)
     except Exception as error:
-        raise _fault(function, "its config class raised", error) from error
+        raise fault(function, "its config class raised", error) from error
     report.errors += problems
     return None if config is None else checked(InstanceConfig(name, function, config), report)
 
@@ -76,7 +76,7 @@ def implicit_instance(function: KernelFunction[Any], at: KeyPath, report: Report
     try:
         config = function.config()
     except Exception as error:
-        raise _fault(function, "its config class raised", error) from error
+        raise fault(function, "its config class raised", error) from error
     return checked(InstanceConfig(function.name, function, config), report, at)
 
 
@@ -86,7 +86,7 @@ def checked(instance: InstanceConfig, report: Report, at: KeyPath | None = None)
     try:
         problems = [attrs.evolve(problem, path=(*_table_path(instance), *problem.path)) for problem in function.check(instance.config)]
     except Exception as error:
-        raise _fault(function, "its check() raised", error) from error
+        raise fault(function, "its check() raised", error) from error
     for problem in problems:
         report.add(problem, at)
     return None if problems else instance
@@ -96,7 +96,8 @@ def _table_path(instance: InstanceConfig) -> KeyPath:
     return ("function", instance.name)
 
 
-def _fault(function: KernelFunction[Any], what: str, error: Exception) -> PluginError:
+def fault(function: KernelFunction[Any], what: str, error: Exception) -> PluginError:
+    """What a plugin's own method raised, as an error that names the plugin."""
     hint = "this is a bug of the plugin: report it to its authors"
     details = "".join(traceback.format_exception(error))
     return PluginError(function.name, f"{what} {type(error).__name__}: {error}", hint=hint, details=details)

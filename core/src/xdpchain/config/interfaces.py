@@ -11,7 +11,7 @@ import attrs
 from xdpchain.config.instances import Functions, implicit_instance
 from xdpchain.config.keypath import KeyPath
 from xdpchain.config.misfit import MisfitError, nearest, quoted
-from xdpchain.config.model import MAX_CHAIN, InstanceConfig, InterfaceConfig, InterfaceTable, XdpMode
+from xdpchain.config.model import MAX_CHAIN, InstanceConfig, InterfaceConfig, InterfaceTable
 from xdpchain.config.names import check_interface_name
 from xdpchain.config.report import Report
 from xdpchain.config.structure import structure
@@ -30,15 +30,7 @@ def read_interfaces(tables: Mapping[str, Any], report: Report) -> list[Interface
         report.errors += problems
         if written is not None:
             interfaces.append(InterfaceConfig(name, **attrs.asdict(written, recurse=False)))
-            _check_mode(interfaces[-1], report)
     return interfaces
-
-
-def _check_mode(interface: InterfaceConfig, report: Report) -> None:
-    length = len(interface.chain)
-    if interface.xdp_mode is XdpMode.OFFLOAD and length > 1:
-        message = f'"offload" takes a chain of one function, not of {length}: no NIC can jump from program to program'
-        report.error(("interface", interface.pattern, "xdp_mode"), message, 'use "native", or keep one function in the chain')
 
 
 def read_chains(tables: Mapping[str, Any], instances: dict[str, InstanceConfig | None], functions: Functions, report: Report) -> set[str]:

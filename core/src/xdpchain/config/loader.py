@@ -11,6 +11,7 @@ from xdpchain.config.instances import Functions, read_instances
 from xdpchain.config.interfaces import read_chains, read_interfaces
 from xdpchain.config.misfit import given, nearest
 from xdpchain.config.model import NodeConfig, NodeSettings
+from xdpchain.config.offload import check_offload
 from xdpchain.config.report import Report
 from xdpchain.config.sources import Source, files_of, merge, parse, read
 from xdpchain.config.structure import structure
@@ -59,7 +60,8 @@ def _node(read_files: Sequence[Source | Problem], problems: Sequence[Problem], f
     instances = read_instances(sections["function"], functions, report)
     interfaces = read_interfaces(sections["interface"], report)
     used = read_chains(sections["interface"], instances, functions, report)
-    for name in [name for name in instances if name not in used]:
+    check_offload(interfaces, instances, report)
+    for name in [name for name, instance in instances.items() if name not in used and not (instance and instance.node_wide)]:
         report.warning(("function", name), "is in no chain", "list it in the chain of an interface, or remove its table")
     report.raise_errors()
 

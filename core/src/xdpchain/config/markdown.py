@@ -50,7 +50,7 @@ instances, none of them twice. A function whose keys all have defaults needs no 
 _INSTANCES = """\
 NAME is the instance's name: a lower case letter, then lower case letters, digits and underscores, 32 in all. It is the function's own name,
 unless the table says which function it means with `plugin = "FUNCTION"`. One instance may be listed on several interfaces and shares its
-maps among them. An instance in no chain is a warning.
+maps among them. An instance in no chain is a warning, and does not run, unless all of its programs are tracepoints.
 """
 
 

@@ -16,7 +16,7 @@ from xdpchain.config.names import is_pattern, literal_prefix
 from xdpchain.config.option import option
 from xdpchain.config.values import MAX_PORT
 from xdpchain.errors import Problem
-from xdpchain.function import KernelFunction
+from xdpchain.function import Hook, KernelFunction
 
 MAX_CHAIN = 32
 """Instances in one chain. The kernel ends a packet's walk at 33 tail calls, and the dispatcher's jump is one."""
@@ -94,6 +94,11 @@ class InstanceConfig:
     name: str
     function: KernelFunction[Any]
     config: Any
+
+    @property
+    def node_wide(self) -> bool:
+        """Whether it has tracepoint programs only: it needs no chain to run."""
+        return all(program.hook is Hook.TRACEPOINT for program in self.function.programs)
 
 
 @attrs.frozen
