@@ -178,7 +178,7 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 		return;
 	}
 	packet->eth = eth;
-	ethertype = eth->h_proto;
+	ethertype = *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));	/* struct ethhdr is packed: its own field is read byte by byte */
 #pragma unroll
 	for (int i = 0; i < PACKET_MAX_VLANS; i++) {
 		struct vlan_tag *tag = at;
