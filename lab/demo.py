@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The demo: a node between a client and a web server, told in six steps with real connections.
+
+`./run demo` ends by itself in under a minute and leaves nothing behind; `./run demo --keep` leaves the lab up; `./run demo --stop` takes
+such a lab away. It ends with 1 when a step does not show what it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.network import KEPT, PORT, Lab, stop_kept
+
+RATE = 100
+BURST = 300
+STEADY_PER_S = 60
+NODE_FILE = f"""\
+[node]
+metrics = "127.0.0.1:9977"
+
+[interface.clients]              # towards the clients
+chain = ["ratelimit"]
+
+[[function.ratelimit.rule]]
+ports = [{PORT}]
+rate = {RATE}                       # new connections a second
+"""
+WITH_GEOBLOCK = NODE_FILE.replace('chain = ["ratelimit"]', 'chain = ["geoblock", "ratelimit"]') + '\n[function.geoblock]\nprefixes = ["198.51.100.0/24"]\n'
+_BIN = Path(sys.executable).parent
+
+
+class Demo:
+    """Tells and checks. A claim that does not hold is told too, and makes the demo end with 1."""
+
+    def __init__(self) -> None:
+        self.broken = 0
+
+    def step(self, title: str) -> None:
+        """Begin a step."""
+        print(f"\n\033[1m{title}\033[0m" if sys.stdout.isatty() else f"\n{title}")
+
+    def say(self, text: str) -> None:
+        """A line of the story."""
+        print(f"  {text}", flush=True)
+
+    def claim(self, true: bool, text: str) -> None:
+        """Something that must be so."""
+        self.broken += not true
+        self.say(f"{'ok  ' if true else 'NOT SO:'} {text}")
+
+    def command(self, lab: Lab, *arguments: str) -> str:
+        """Run the command line on the node and show it with its output."""
+        print(f"  $ xdpchain {shlex.join(arguments)}")
+        output = lab.xdpchain(*arguments).stdout
+        for line in output.splitlines():
+            print(f"    {line}".rstrip())
+        sys.stdout.flush()
+        return output
+
+
+def main() -> int:
+    """Tell the story."""
+    parser = argparse.ArgumentParser(description="Watch xdpchain at work, in network namespaces of its own.")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up, to play with")
+    parser.add_argument("--stop", action="store_true", help="take away a lab that was left up")
+    choice = parser.parse_args()
+    if stop_kept() or choice.stop:
+        print("The lab that was left up is gone." if not KEPT.exists() else "")
+        if choice.stop:
+            return 0
+    began = time.monotonic()
+    demo = Demo()
+    with Lab(NODE_FILE) as lab:
+        for tell in (set_up, limit, extend, survive, trace):
+            tell(demo, lab)
+        demo.step("6. To look further")
+        lab.keep = choice.keep
+        look_further(demo, lab)
+    print(f"\n{'All of it held' if not demo.broken else f'{demo.broken} claims did not hold'}; {time.monotonic() - began:.0f} s.")
+    return 1 if demo.broken else 0
+
+
+def set_up(demo: Demo, lab: Lab) -> None:
+    """A network, a file, a daemon."""
+    demo.step("1. Three network namespaces, one TOML file, one daemon")
+    demo.say(f"client {lab.client_end.ipv4}  --  [clients] node [servers]  --  web server {lab.url}")
+    for line in NODE_FILE.splitlines():
+        print(f"    {line}".rstrip())
+    seconds = lab.start_daemon()
+    demo.say(f"xdpchaind answers after {seconds:.1f} s, the compiler's work included")
+    demo.command(lab, "status")
+
+
+def limit(demo: Demo, lab: Lab) -> None:
+    """A burst that is limited."""
+    demo.step(f"2. A burst: {BURST} connections at once against {RATE} a second")
+    seen = lab.load("--connections", str(BURST))
+    demo.say(f"the client saw: {words(seen)}")
+    counted = counters(lab)
+    demo.say(f"the counters say: {words(counted)}")
+    demo.claim(seen.get("ok") == RATE, f"exactly {RATE} connections were let in")
+    demo.claim(counted.get("DROP rate_exceeded", 0) >= BURST - RATE, "the rest was dropped at XDP, before the kernel's network stack")
+    time.sleep(2)  # the window slides on
+    demo.claim(lab.load("--connections", "20") == {"ok": 20}, "two seconds later everybody is welcome again")
+
+
+def extend(demo: Demo, lab: Lab) -> None:
+    """A function of one's own, added under traffic."""
+    demo.step("3. A function of your own, added to the running chain under traffic")
+    traffic = lab.start_load("--rate", str(STEADY_PER_S), "--seconds", "7", "--patience", "5")
+    demo.command(lab, "new", "geoblock", "--directory", str(lab.folder / "geoblock"))
+    pip = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(lab.plugins), str(lab.folder / "geoblock"))
+    demo.say("$ pip install ./geoblock")
+    subprocess.run([sys.executable, "-m", "pip", *pip], check=True)
+    lab.stop_daemon()
+    demo.say("the daemon is restarted to see the new package; the chain in the kernel goes on meanwhile")
+    lab.start_daemon()
+    lab.file.write_text(WITH_GEOBLOCK)
+    demo.command(lab, "plan")
+    demo.command(lab, "apply")
+    running = json.loads(lab.xdpchain("status", "--json").stdout)
+    output, _ = traffic.communicate()
+    seen = json.loads(output)
+    demo.say(f"what the client saw meanwhile: {words(seen)}")
+    demo.claim(set(seen) == {"ok"}, "no request failed")
+    demo.claim(chain_in_kernel(running) == ["geoblock", "ratelimit"], "read back from the kernel: geoblock -> ratelimit")
+
+
+def survive(demo: Demo, lab: Lab) -> None:
+    """The datapath does not need the daemon."""
+    import signal
+
+    demo.step("4. kill -9 of the daemon, under traffic")
+    traffic = lab.start_load("--rate", str(STEADY_PER_S), "--seconds", "3", "--patience", "5")
+    before = sum(counters(lab).values())
+    lab.stop_daemon(signal.SIGKILL)
+    time.sleep(1)
+    demo.say("without a daemon, `xdpchain status` asks the kernel:")
+    demo.command(lab, "status")
+    seconds = lab.start_daemon()
+    seen = json.loads(traffic.communicate()[0])
+    demo.say(f"what the client saw meanwhile: {words(seen)}")
+    demo.claim(set(seen) == {"ok"}, "no request failed")
+    demo.claim(sum(counters(lab).values()) > before, f"the next daemon took the chain over with its counters, in {seconds:.1f} s")
+
+
+def trace(demo: Demo, lab: Lab) -> None:
+    """What happens to one packet."""
+    demo.step("5. What would happen to this packet?")
+    packet = f'Ether()/IP(src="198.51.100.7", dst="{lab.server_end.ipv4}")/TCP(dport={PORT}, flags="S")'
+    output = demo.command(lab, "trace", "--config", str(lab.file), "--interface", "clients", "--packet", packet)
+    demo.claim("geoblock" in output and "DROP" in output, "geoblock drops it; nothing that runs was touched")
+
+
+def look_further(demo: Demo, lab: Lab) -> None:
+    """What to try next."""
+    if not lab.keep:
+        demo.say("./run demo --keep    leaves this lab up and says how to work in it")
+        demo.say("docs/operating.md    sets up a node; docs/writing-a-function.md writes a function")
+        return
+    settings = " ".join(f"{key}={shlex.quote(value)}" for key, value in sorted(own_environment(lab).items()))
+    demo.say("the lab stays up. In a shell with")
+    print(f"    export {settings}")
+    inside = f"ip netns exec {lab.node.name} "
+    for command, why in (
+        (f"{_BIN}/xdpchain status", "what runs, and what it counted"),
+        (f"{_BIN}/xdpchain show ratelimit", "the limits and how full they are"),
+        (f"{inside}{_BIN}/python -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:9977/metrics\").read().decode())'", "metrics"),
+        (f"$EDITOR {lab.file} && {_BIN}/xdpchain plan && {_BIN}/xdpchain apply", "change it"),
+        (f"ip netns exec {lab.client.name} {_BIN}/python -m lab.web load {lab.url} --connections {BURST}", "another burst"),
+        ("./run demo --stop", "take it away"),
+    ):
+        demo.say(f"{command}\n        {why}")
+
+
+def own_environment(lab: Lab) -> dict[str, str]:
+    """The part of the environment that is this lab's."""
+    return {key: value for key, value in lab.environment.items() if key.startswith("XDPCHAIN_") or key == "PYTHONPATH"}
+
+
+def counters(lab: Lab) -> dict[str, int]:
+    """Packets by verdict and reason of all hops, from `xdpchain status`."""
+    found: dict[str, int] = {}
+    for place in json.loads(lab.xdpchain("status", "--json").stdout)["places"]:
+        for hop in place["hops"]:
+            for count in hop["counts"]:
+                key = f"{count['verdict']} {count['reason']}".strip()
+                found[key] = found.get(key, 0) + count["packets"]
+    return found
+
+
+def chain_in_kernel(status: Mapping[str, object]) -> list[str]:
+    """The order of the hops on the first interface, as the kernel has it."""
+    places = status["places"]
+    return list(places[0]["in_kernel"]) if isinstance(places, list) and places else []
+
+
+def words(counts: Mapping[str, int]) -> str:
+    """A tally in words."""
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The lab's network: client, node and server, each a network namespace, joined by veth pairs.
+
+::
+
+    client eth0 ---- clients  node  servers ---- eth0 server
+
+The node routes between its two interfaces, and runs xdpchaind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xdpchain.testing.namespace import End, Namespace
+
+KEPT = Path("/run/xdpchain-demo.json")
+"""Where a lab that was left up says what belongs to it."""
+PORT = 80
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_BIN = Path(sys.executable).parent
+_START_S = 20.0
+
+
+class Lab:
+    """The network and what runs in it. Use it as a context: everything is taken away at the end, whatever happens, unless `keep` is set."""
+
+    def __init__(self, node_file: str) -> None:
+        self.keep = False
+        self.folder = Path(tempfile.mkdtemp(prefix="xdpchain-demo-"))
+        self.plugins = self.folder / "plugins"
+        self.file = self.folder / "node.toml"
+        self.bpffs = self.folder / "bpffs"
+        self._daemon: subprocess.Popen[str] | None = None
+        self._namespaces: list[Namespace] = []
+        self._pids: list[int] = []
+        try:
+            for path in (self.plugins, self.bpffs):
+                path.mkdir()
+            subprocess.run(["mount", "-t", "bpf", "bpf", str(self.bpffs)], check=True)
+            self.file.write_text(node_file)
+            self.client, self.node, self.server = (self._namespace(label) for label in ("client", "node", "server"))
+            near_client, self.client_end = self.node.connect(self.client, "clients", "eth0")
+            near_server, self.server_end = self.node.connect(self.server, "servers", "eth0")
+            self._route(self.client, near_client, self.server_end)
+            self._route(self.server, near_server, self.client_end)
+            for setting in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+                self.node.run("sh", "-c", f"echo 1 > /proc/sys/{setting}")
+            self._run(self.server, sys.executable, "-m", "lab.web", "serve", str(PORT))
+            self._wait_for_server()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_end.ipv4}:{PORT}/"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the daemon and the command line must know: nothing of this node is where that of the machine would be."""
+        places = {name: str(self.folder / name) for name in ("state", "cache")}
+        return {
+            **os.environ,
+            "XDPCHAIN_CONFIG": str(self.file),
+            "XDPCHAIN_ROOT": str(self.bpffs / "xdpchain"),
+            "XDPCHAIN_STATE": places["state"],
+            "XDPCHAIN_CACHE": places["cache"],
+            "XDPCHAIN_SOCKET": str(self.folder / "control.sock"),
+            "PYTHONPATH": str(self.plugins),
+        }
+
+    def start_daemon(self) -> float:
+        """Start xdpchaind on the node; returns after how many seconds it answered."""
+        began = time.monotonic()
+        log = (self.folder / "daemon.log").open("a")
+        command = (str(_BIN / "xdpchaind"), "--log-format", "json")
+        self._daemon = self.node.start(*command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        self._pids.append(self._daemon.pid)
+        while time.monotonic() - began < _START_S:
+            if self.xdpchain("status", "--json", check=False).returncode == 0 and self.daemon_answers():
+                return time.monotonic() - began
+            if self._daemon.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"xdpchaind did not start:\n{(self.folder / 'daemon.log').read_text()}")
+
+    def daemon_answers(self) -> bool:
+        """Whether the daemon listens on its socket."""
+        return (self.folder / "control.sock").exists()
+
+    def stop_daemon(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop xdpchaind; the chains stay."""
+        if self._daemon:
+            self._daemon.send_signal(number)
+            self._daemon.wait()
+            self._pids.remove(self._daemon.pid)
+            self._daemon = None
+
+    def xdpchain(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line on the node."""
+        return self.node.run(str(_BIN / "xdpchain"), *arguments, check=check, env=self.environment)
+
+    def load(self, *arguments: str) -> dict[str, int]:
+        """Let the client open connections to the server."""
+        done = self.client.run(sys.executable, "-m", "lab.web", "load", self.url, *arguments, cwd=_REPOSITORY)
+        answer: dict[str, int] = json.loads(done.stdout)
+        return answer
+
+    def start_load(self, *arguments: str) -> subprocess.Popen[str]:
+        """The same, beside what happens next."""
+        command = (sys.executable, "-m", "lab.web", "load", self.url, *arguments)
+        return self.client.start(*command, cwd=_REPOSITORY, stdout=subprocess.PIPE)
+
+    def _namespace(self, label: str) -> Namespace:
+        self._namespaces.append(Namespace(label))
+        return self._namespaces[-1]
+
+    def _route(self, namespace: Namespace, gateway: End, target: End) -> None:
+        namespace.run("ip", "route", "add", "default", "via", gateway.ipv4)
+        namespace.run("ip", "-6", "route", "add", "default", "via", gateway.ipv6)
+
+    def _run(self, namespace: Namespace, *command: str) -> None:
+        process = namespace.start(*command, cwd=_REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._pids.append(process.pid)
+
+    def _wait_for_server(self) -> None:
+        began = time.monotonic()
+        while self.load("--connections", "1") != {"ok": 1}:
+            if time.monotonic() - began > _START_S:
+                raise RuntimeError("the web server does not answer")
+            time.sleep(0.1)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.keep:
+            left = {"folder": str(self.folder), "namespaces": [one.name for one in self._namespaces], "pids": self._pids}
+            KEPT.write_text(json.dumps(left))
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Take everything away."""
+        self.stop_daemon()
+        for namespace in self._namespaces:
+            namespace.close()
+        _remove(self.folder)
+
+
+def stop_kept() -> bool:
+    """Take away a lab that was left up; False where there is none."""
+    if not KEPT.exists():
+        return False
+    left: Mapping[str, Any] = json.loads(KEPT.read_text())
+    for pid in left["pids"]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    for name in left["namespaces"]:
+        subprocess.run(["ip", "netns", "delete", name], check=False, stderr=subprocess.DEVNULL)
+    _remove(Path(left["folder"]))
+    KEPT.unlink()
+    return True
+
+
+def _remove(folder: Path) -> None:
+    subprocess.run(["umount", str(folder / "bpffs")], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(folder, ignore_errors=True)
