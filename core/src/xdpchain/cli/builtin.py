@@ -20,6 +20,7 @@ COMMANDS = (
     "completion",
     "doctor",
     "metrics",
+    "new",
     "plan",
     "plugins",
     "reload",
@@ -27,6 +28,7 @@ COMMANDS = (
     "schema",
     "show",
     "status",
+    "trace",
     "unload",
 )
 """each is the module `xdpchain.cli.NAME` with the command `NAME`"""
