@@ -26,13 +26,15 @@ from xdpchain import (
     u64,
 )
 from xdpchain.config import show_duration
+from xdpchain.schema import Type
 
 from xdpchain_ratelimit import ports
-from xdpchain_ratelimit.config import MAX_RULES, RatelimitConfig, problems
-from xdpchain_ratelimit.limits import SLOTS, Limit, limits, writes
+from xdpchain_ratelimit.config import RatelimitConfig, problems
+from xdpchain_ratelimit.limits import PLACES, window_id, windows, writes
 from xdpchain_ratelimit.window import Window
 
-RULE = Struct("rl_rule", {"id": u64, "rate": u64, "window_ns": u64})
+RULE = Struct("rl_rule", {"window": u64, "rate": u64, "window_ns": u64})
+WINDOW = Struct("rl_window", {"id": u64, "word": u64})
 STATS = Struct("rl_stats", {"admitted": u64, "limited": u64})
 
 
@@ -66,38 +68,23 @@ class Ratelimit(KernelFunction[RatelimitConfig]):
     )
 
     def maps(self, config: RatelimitConfig) -> Sequence[Map]:
+        def array(name: str, value: Type, capacity: int, role: Role, help: str, kind: MapKind = MapKind.ARRAY) -> Map:
+            return Map(name=name, kind=kind, key=u32, value=value, capacity=capacity, role=role, help=help)
+
         return (
-            Map(
-                name="rl_ports", kind=MapKind.ARRAY, key=u32, value=u32, capacity=65536, role=Role.CONFIG, help="port to slot of its limit"
-            ),
-            Map(name="rl_rules", kind=MapKind.ARRAY, key=u32, value=RULE, capacity=SLOTS, role=Role.CONFIG, help="the limits"),
-            Map(
-                name="rl_windows",
-                kind=MapKind.HASH,
-                key=u64,
-                value=u64,
-                capacity=2 * MAX_RULES,
-                role=Role.STATE,
-                help="the window of each limit: number, previous and current count",
-            ),
-            # kept like state, and counted by `metrics` with the ports for a label: as `stats`, its label would be the id
-            Map(
-                name="rl_stats",
-                kind=MapKind.PERCPU_HASH,
-                key=u64,
-                value=STATS,
-                capacity=2 * MAX_RULES,
-                role=Role.STATE,
-                help="new connections of each limit",
-            ),
+            # 32 bits, since the kernel may copy fewer byte by byte
+            array("rl_ports", u32, 65536, Role.CONFIG, "from each port to its limit"),
+            array("rl_rules", RULE, PLACES, Role.CONFIG, "the limits"),
+            array("rl_windows", WINDOW, PLACES, Role.STATE, "the window of each limit: number, previous and current count in one word"),
+            # kept like `stats`, but counted by `metrics`: with the ports for a label, not the place
+            array("rl_stats", STATS, PLACES, Role.STATE, "new connections of each limit", MapKind.PERCPU_ARRAY),
         )
 
     def check(self, config: RatelimitConfig) -> Iterable[Problem]:
         return problems(config)
 
     def configure(self, old: RatelimitConfig | None, new: RatelimitConfig, maps: Maps) -> Iterable[Write]:
-        slots = {slot: Limit(**rule) for slot, rule in maps["rl_rules"].items() if rule["id"]}
-        return writes(old, new, slots, [key for key, _ in maps["rl_windows"].items()])
+        return writes(old, new, maps)
 
     def metrics(self, config: RatelimitConfig, maps: Maps) -> Iterable[Metric]:
         states = [(_labels(state), state) for state in _states(config, maps)]
@@ -118,14 +105,17 @@ class Ratelimit(KernelFunction[RatelimitConfig]):
 def _states(config: RatelimitConfig, maps: Maps) -> Iterator[State]:
     # the clock of the windows: bpf_ktime_get_ns() is CLOCK_MONOTONIC
     now_ns = time.monotonic_ns()
-    for limit, rule in limits(config).items():
-        used = Window.from_word(maps["rl_windows"].get(limit.id) or 0).used(limit.window_ns, now_ns)
-        counts = maps["rl_stats"].get(limit.id) or []
+    places = windows(maps)
+    for rule in config.rule:
+        place, window_ns = places[window_id(config, rule)], config.window_of(rule)
+        window, counts = maps["rl_windows"].get(place), maps["rl_stats"].get(place)
+        if window is None or counts is None:
+            raise LookupError(f"place {place} is missing")
         yield State(
             ports.show(ports.each(rule.ports)),
-            limit.rate,
-            limit.window_ns,
-            used,
+            rule.rate,
+            window_ns,
+            Window.from_word(window["word"]).used(window_ns, now_ns),
             sum(count["admitted"] for count in counts),
             sum(count["limited"] for count in counts),
         )

@@ -2,86 +2,87 @@
 """
 The limits of a config as they stand in the maps, and the writes that lead from one config to another.
 
-A limit lies in a slot of `rl_rules`, and ports lead to slots. A slot that a port leads to is never changed: what is new gets a slot of its own,
-complete before the first port leads there, and what is old is emptied when no port does. So a packet sees the old limit or the new one.
+Ports lead to limits in `rl_rules`, and these to windows in `rl_windows`. A limit that a port leads to is never changed: a new one gets a place
+of its own, complete before the first port leads there, and an old one is emptied when no port does. So a packet sees the old limit or the new
+one. A window stays where it is as long as its rule is there.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import attrs
-from xdpchain import Delete, Put, Write
+from xdpchain import Delete, Maps, Put, Write
 
 from xdpchain_ratelimit import ports
 from xdpchain_ratelimit.config import MAX_RULES, RatelimitConfig, Rule
 
-SLOTS = 2 * MAX_RULES + 1
-"""Room for the limits of two configs, the old and the new; slot 0 means none."""
+PLACES = 2 * MAX_RULES + 1
+"""Room for the limits of two configs, the old and the new; place 0 means none."""
+
+T = TypeVar("T", bound=Hashable)
 
 
 @attrs.frozen
 class Limit:
-    """One limit. `id` is the key of its window: it lives as long as ports and window stay the same, whatever becomes of the rate."""
+    """One limit. `window` is its place in `rl_windows`."""
 
-    id: int
+    window: int
     rate: int
     window_ns: int
 
-    @classmethod
-    def of(cls, config: RatelimitConfig, rule: Rule) -> Limit:
-        """The limit of a rule."""
-        window_ns = config.window_of(rule)
-        digest = hashlib.blake2b(f"{ports.show(ports.each(rule.ports))} {window_ns}".encode(), digest_size=8).digest()
-        return cls(int.from_bytes(digest, "little"), rule.rate, window_ns)
+
+def window_id(config: RatelimitConfig, rule: Rule) -> int:
+    """What a rule's window is found again by: a hash of its ports and window, whatever becomes of its rate and of its place in the file."""
+    text = f"{ports.show(ports.each(rule.ports))} {config.window_of(rule)}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def limits(config: RatelimitConfig) -> dict[Limit, Rule]:
-    """The limits of a config and their rules."""
-    return {Limit.of(config, rule): rule for rule in config.rule}
+def windows(maps: Maps) -> dict[int, int]:
+    """The places of all windows by their ids."""
+    return {window["id"]: place for place, window in maps["rl_windows"].items() if window["id"]}
 
 
-def writes(old: RatelimitConfig | None, new: RatelimitConfig, slots: Mapping[int, Limit], ids: Iterable[int]) -> Iterator[Write]:
-    """
-    The writes from `old` to `new`.
-
-    Args:
-        old: None where nothing of it is in the maps but windows.
-        new: what shall be.
-        slots: the slots in use, as they are in `rl_rules`.
-        ids: the keys of `rl_windows`.
-    """
-    wanted = limits(new)
-    where = _places(wanted, slots)
-    for limit in wanted:
-        yield Put("rl_windows", limit.id, 0, keep=True)
-    for limit in wanted:
-        yield Put("rl_stats", limit.id, {"admitted": 0, "limited": 0}, keep=True)
-    for limit, slot in where.items():
-        if slot not in slots:
-            yield Put("rl_rules", slot, attrs.asdict(limit))
-    before = _routes(limits(old), {limit: slot for slot, limit in slots.items()}) if old else {}
-    after = _routes(wanted, where)
-    for port, slot in after.items():
-        if before.get(port) != slot:
-            yield Put("rl_ports", port, slot)
+def writes(old: RatelimitConfig | None, new: RatelimitConfig, maps: Maps) -> Iterator[Write]:
+    """The writes from `old` to `new`, in an order that packets may see half of."""
+    had_windows = windows(maps)
+    wanted_windows = _place([window_id(new, rule) for rule in new.rule], had_windows)
+    for id_, place in wanted_windows.items():
+        if id_ not in had_windows:
+            yield Put("rl_windows", place, {"id": id_, "word": 0})
+    had = {Limit(**limit): place for place, limit in maps["rl_rules"].items() if limit["window_ns"]}
+    limits = _limits(new, wanted_windows)
+    wanted = _place(list(limits), had)
+    for limit, place in wanted.items():
+        if limit not in had:
+            yield Put("rl_rules", place, attrs.asdict(limit))
+    before = _routes(_limits(old, had_windows), had) if old else {}
+    after = _routes(limits, wanted)
+    for port, place in after.items():
+        if before.get(port) != place:
+            yield Put("rl_ports", port, place)
     for port in before.keys() - after.keys():
         yield Delete("rl_ports", port)
-    for slot in slots.keys() - set(where.values()):
-        yield Delete("rl_rules", slot)
-    for gone in set(ids).difference(limit.id for limit in wanted):
-        yield Delete("rl_windows", gone)
-        yield Delete("rl_stats", gone)
+    for place in set(had.values()).difference(wanted.values()):
+        yield Delete("rl_rules", place)
+    for place in set(had_windows.values()).difference(wanted_windows.values()):
+        yield Delete("rl_windows", place)
+        yield Delete("rl_stats", place)
 
 
-def _places(wanted: Iterable[Limit], slots: Mapping[int, Limit]) -> dict[Limit, int]:
-    """A slot for each limit: the one that it has, or a free one. What became free last is taken last: a packet may still be reading there."""
-    has = {limit: slot for slot, limit in slots.items()}
-    top = max(slots, default=0)
-    free = (slot for slot in (*range(top + 1, SLOTS), *range(1, top + 1)) if slot not in slots)
-    return {limit: has[limit] if limit in has else next(free) for limit in wanted}
+def _place(wanted: Iterable[T], had: Mapping[T, int]) -> dict[T, int]:
+    """A place for each: the one that it has, or a free one. What became free last is taken last: a packet may still be reading there."""
+    top = max(had.values(), default=0)
+    used = set(had.values())
+    free = (place for place in (*range(top + 1, PLACES), *range(1, top + 1)) if place not in used)
+    return {one: had[one] if one in had else next(free) for one in wanted}
 
 
-def _routes(wanted: Mapping[Limit, Rule], where: Mapping[Limit, int]) -> dict[int, int]:
-    return {port: where[limit] for limit, rule in wanted.items() for port in ports.each(rule.ports)}
+def _limits(config: RatelimitConfig, places: Mapping[int, int]) -> dict[Limit, Rule]:
+    return {Limit(places[window_id(config, rule)], rule.rate, config.window_of(rule)): rule for rule in config.rule}
+
+
+def _routes(limits: Mapping[Limit, Rule], places: Mapping[Limit, int]) -> dict[int, int]:
+    return {port: places[limit] for limit, rule in limits.items() for port in ports.each(rule.ports)}

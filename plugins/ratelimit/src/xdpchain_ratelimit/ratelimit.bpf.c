@@ -23,11 +23,17 @@
 #define RL_TRIES 16
 
 struct rl_rule {
-	u64 id;		/* key of its window; 0: no rule */
+	u64 window;	/* key in rl_windows and rl_stats */
 	u64 rate;
-	u64 window_ns;
+	u64 window_ns;	/* 0: no rule */
 };
 _Static_assert(sizeof(struct rl_rule) == 24, "as in the schema");
+
+struct rl_window {
+	u64 id;		/* of the rule: ports and window; 0: free */
+	u64 word;	/* number, previous, current */
+};
+_Static_assert(sizeof(struct rl_window) == 16, "as in the schema");
 
 struct rl_stats {
 	u64 admitted;
@@ -35,10 +41,11 @@ struct rl_stats {
 };
 _Static_assert(sizeof(struct rl_stats) == 16, "as in the schema");
 
-BPF_TABLE("array", u32, u32, rl_ports, BY_SCHEMA);		/* port, host order -> key in rl_rules, 0: none; 32 bits, since the kernel copies fewer byte by byte; config handler */
-BPF_TABLE("array", u32, struct rl_rule, rl_rules, BY_SCHEMA);	/* never changed while a port leads to it; config handler */
-BPF_TABLE("hash", u64, u64, rl_windows, BY_SCHEMA);		/* rule id -> number, previous, current; seeded by the config handler */
-BPF_TABLE("percpu_hash", u64, struct rl_stats, rl_stats, BY_SCHEMA);	/* rule id -> SYNs; seeded by the config handler */
+/* All are arrays, which the JIT compiles to plain memory accesses. The config handler writes everything but the words and the statistics. */
+BPF_TABLE("array", u32, u32, rl_ports, BY_SCHEMA);		/* port, host order -> key in rl_rules; 0: no rule */
+BPF_TABLE("array", u32, struct rl_rule, rl_rules, BY_SCHEMA);	/* never changed while a port leads to it */
+BPF_TABLE("array", u32, struct rl_window, rl_windows, BY_SCHEMA);
+BPF_TABLE("percpu_array", u32, struct rl_stats, rl_stats, BY_SCHEMA);
 
 enum rl_answer {
 	RL_ADMITTED,
@@ -93,28 +100,28 @@ static __always_inline bool rl_unreadable(const struct packet *packet)
 static __always_inline verdict ratelimit(struct xdp_md *ctx, struct packet *packet)
 {
 	struct tcphdr *tcp = packet->tcp;
+	struct rl_window *window;
 	struct rl_stats *stats;
 	struct rl_rule *rule;
-	u64 id, *word;
-	u32 port, *at;
+	u32 port, *slot, at;
 
 	if (!tcp)
 		return rl_unreadable(packet) ? drop(UNREADABLE) : next(NO_REASON);
 	if (!tcp->syn || tcp->ack)
 		return next(NO_REASON);
 	port = bpf_ntohs(tcp->dest);
-	at = rl_ports.lookup(&port);
-	if (!at || !*at)
+	slot = rl_ports.lookup(&port);
+	if (!slot || !*slot)
 		return next(NO_REASON);
-	rule = rl_rules.lookup(at);
-	if (!rule)
+	rule = rl_rules.lookup(slot);
+	if (!rule || !rule->window_ns)
 		return next(NO_WINDOW);
-	id = rule->id;
-	word = rl_windows.lookup(&id);
-	stats = rl_stats.lookup(&id);
-	if (!word || !stats)
+	at = rule->window;
+	window = rl_windows.lookup(&at);
+	stats = rl_stats.lookup(&at);
+	if (!window || !stats)
 		return next(NO_WINDOW);
-	switch (rl_ask(word, rule, bpf_ktime_get_ns())) {
+	switch (rl_ask(&window->word, rule, bpf_ktime_get_ns())) {
 	case RL_ADMITTED:
 		stats->admitted++;
 		return next(ADMITTED);
