@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,53 @@ def test_a_rename_to_a_name_without_a_chain_detaches(engine: Engine, config: Con
     assert () == engine.snapshot().places
 
 
-def test_every_hook_runs_its_program(engine: Engine, config: Configure, wire: Wire) -> None:
+@pytest.fixture(params=["tcx", "clsact"])
+def tc(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to attach to TC: a kernel before 6.6 answers EINVAL to a tcx link."""
+    if request.param == "clsact":
+        create = libbpf.link_create
+        monkeypatch.setattr(
+            libbpf, "link_create", lambda prog, target, kind, **o: -22 if kind in {46, 47} else create(prog, target, kind, **o)
+        )
+    return str(request.param)
+
+
+def test_tc_chains_change_are_taken_over_and_go(
+    engine: Engine, config: Configure, wire: Wire, compiler: Compiler, tc: str, bpffs: Path
+) -> None:
+    hooks = {"hooks": {"plugin": "hooks"}, "other": {"plugin": "hooks"}}
+
+    def dropped() -> int:
+        place = next(place for place in engine.snapshot().places if place.place.hook is Hook.TC_INGRESS)
+        return sum(count.packets for count in place.hops[0].counts if count.verdict is Verdict.DROP)
+
+    for chain, on_error, expected in ((["hooks"], "pass", 1), (["other", "hooks"], "drop", 1), (["hooks"], "pass", 2)):
+        engine.apply(config({"near": chain}, hooks, on_error=on_error), wire.present)
+        wire.sender.send(udp_frame(2))
+        time.sleep(0.01)
+
+        assert {tc} == {place.mode for place in engine.snapshot().places if place.place.hook in {Hook.TC_INGRESS, Hook.TC_EGRESS}}
+        assert expected == dropped()
+
+    engine.close()
+    engine = Engine(engine.pins.root, compiler)
+    plan = engine.apply(config({"near": ["hooks"]}, hooks), wire.present)
+
+    assert Kind.ATTACH not in {one.kind for one in plan.actions}
+
+    wire.sender.send(udp_frame(2))
+    time.sleep(0.01)
+
+    assert 3 == dropped()
+
+    engine.apply(config({"near": ["a"]}, AB), wire.present)
+    filters = subprocess.run(["tc", "filter", "show", "dev", "near", "ingress"], capture_output=True, text=True, check=False).stdout
+
+    assert "bpf" not in filters
+    assert {Hook.XDP} == {place.place.hook for place in engine.snapshot().places}
+
+
+def test_every_hook_runs_its_program(engine: Engine, config: Configure, wire: Wire, tc: str) -> None:
     engine.apply(config({"near": ["hooks"]}, {"hooks": {"plugin": "hooks"}}), wire.present)
     subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", "near"], check=True)
     subprocess.run(["ip", "neigh", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:02", "dev", "near"], check=True)

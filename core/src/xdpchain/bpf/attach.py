@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attaching a program to its hook by a bpf_link, which the kernel keeps as long as a pin of it."""
+"""
+Attaching a program to its hook.
+
+What holds it there is a bpf_link, which the kernel keeps as long as a pin of it. Before Linux 6.6 the TC hooks know no links: there it is a
+filter of the clsact qdisc, which stays until it is removed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,66 @@ _PERF_TYPE_TRACEPOINT, _PERF_FLAG_FD_CLOEXEC = 2, 8
 _LINK_TYPE_XDP, _LINK_TYPE_TCX = 6, 11
 
 
-def attach_xdp(program: Handle, interface: int, name: str, mode: str) -> tuple[Handle, str]:
+class Link:
+    """A program held on its hook by a bpf_link. `handle` is what to pin."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+
+    @property
+    def interface(self) -> int:
+        """The index of the interface that it is on; 0 when the interface is gone, somebody has detached it, and for tracepoints."""
+        info = libbpf.link_info(self.handle.fd)
+        return int(info.first) if info.type in {_LINK_TYPE_XDP, _LINK_TYPE_TCX} else 0
+
+    @property
+    def program(self) -> int:
+        """The id of the program."""
+        return int(libbpf.link_info(self.handle.fd).prog_id)
+
+    def put(self, program: Handle) -> None:
+        """Hold another program, from the next packet on."""
+        libbpf.link_update(self.handle.fd, program.fd)
+
+    def detach(self) -> None:
+        """Detach at once. Perf event links know no forced detachment: they go with their last descriptor and pin."""
+        if self.interface:
+            libbpf.link_detach(self.handle.fd)
+
+
+class Filter:
+    """A program held on a TC hook by a clsact filter. `handle`, what to pin, is the program's own."""
+
+    def __init__(self, program: Handle, interface: int, hook: Hook) -> None:
+        self.handle = Handle(os.dup(program.fd))
+        self._interface = interface
+        self._egress = hook is Hook.TC_EGRESS
+
+    @property
+    def interface(self) -> int:
+        """The index of the interface; 0 when it is gone, or the filter is not ours any more."""
+        return self._interface if libbpf.tc_program(self._interface, egress=self._egress) == self.program else 0
+
+    @property
+    def program(self) -> int:
+        """The id of the program."""
+        return int(libbpf.prog_info(self.handle.fd).id)
+
+    def put(self, program: Handle) -> None:
+        """Hold another program, from the next packet on. The pin must follow."""
+        libbpf.check(libbpf.tc_attach(program.fd, self._interface, egress=self._egress, replace=True), "cannot replace a TC filter")
+        self.handle.replace(program)
+
+    def detach(self) -> None:
+        """Remove the filter."""
+        if self.interface:
+            libbpf.check(libbpf.tc_detach(self._interface, egress=self._egress), "cannot remove a TC filter")
+
+
+Hold = Link | Filter
+
+
+def attach_xdp(program: Handle, interface: int, name: str, mode: str) -> tuple[Link, str]:
     """
     Attach to an interface's XDP hook; returns the link and the mode that it got.
 
@@ -37,7 +101,7 @@ def attach_xdp(program: Handle, interface: int, name: str, mode: str) -> tuple[H
     for wanted in ("native", "generic") if mode == "auto" else (mode,):
         result = libbpf.link_create(program.fd, interface, _BPF_XDP, flags=_XDP_FLAGS[wanted])
         if result >= 0:
-            return Handle(result), wanted
+            return Link(Handle(result)), wanted
         if result in {-errno.EBUSY, -errno.EEXIST}:
             raise InterfaceError(
                 f"{name}: another XDP program is attached there",
@@ -53,23 +117,26 @@ _MODE_HINT = {
 }
 
 
-def attach_tc(program: Handle, interface: int, name: str, hook: Hook) -> Handle:
+def attach_tc(program: Handle, interface: int, name: str, hook: Hook) -> tuple[Hold, str]:
     """
-    Attach to an interface's TC hook by tcx (Linux 6.6).
+    Attach to an interface's TC hook; returns what holds it there and how: "tcx" (Linux 6.6), else "clsact".
 
     Raises:
-        InterfaceError: the kernel has no tcx, or the interface is gone.
+        InterfaceError: the kernel refuses both.
     """
     kind = _BPF_TCX_INGRESS if hook is Hook.TC_INGRESS else _BPF_TCX_EGRESS
     result = libbpf.link_create(program.fd, interface, kind)
+    if result >= 0:
+        return Link(Handle(result)), "tcx"
+    if result == -errno.EINVAL:
+        result = libbpf.tc_attach(program.fd, interface, egress=hook is Hook.TC_EGRESS)
     if result < 0:
-        raise InterfaceError(
-            f"{name}: {hook.value} refused: {os.strerror(-result)}", hint="TC programs are attached by tcx: Linux 6.6 or newer"
-        )
-    return Handle(result)
+        hint = f"`tc filter show dev {name}` shows who is there; `xdpchain doctor` what the kernel can do"
+        raise InterfaceError(f"{name}: {hook.value} refused: {os.strerror(-result)}", hint=hint)
+    return Filter(program, interface, hook), "clsact"
 
 
-def attach_tracepoint(program: Handle, event: str) -> Handle:
+def attach_tracepoint(program: Handle, event: str) -> Link:
     """
     Attach to the tracepoint `event` ("category:name").
 
@@ -84,7 +151,7 @@ def attach_tracepoint(program: Handle, event: str) -> Handle:
         raise KernelError(f"tracepoint {event} is not to be found", hint=hint)
     perf = Handle(_perf_event(int(number.read_text(encoding="ascii"))))
     what = f"cannot attach to the tracepoint {event}"
-    return Handle(libbpf.check(libbpf.link_create(program.fd, perf.fd, _BPF_PERF_EVENT), what))
+    return Link(Handle(libbpf.check(libbpf.link_create(program.fd, perf.fd, _BPF_PERF_EVENT), what)))
 
 
 def _perf_event(number: int) -> int:
@@ -97,9 +164,3 @@ def _perf_event(number: int) -> int:
         code = ctypes.get_errno()
         raise KernelError(f"perf_event_open: {os.strerror(code)}", errno=code, hint="CAP_PERFMON is needed")
     return int(fd)
-
-
-def link_interface(link: Handle) -> int:
-    """The index of the interface that a link hangs on; 0 when the interface is gone, and for tracepoints."""
-    info = libbpf.link_info(link.fd)
-    return int(info.first) if info.type in {_LINK_TYPE_XDP, _LINK_TYPE_TCX} else 0

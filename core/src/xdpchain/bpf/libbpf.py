@@ -9,6 +9,7 @@ ints here; `xdpchain.bpf.handle.Handle` owns them.
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import functools
 import os
 from collections.abc import Iterator
@@ -94,6 +95,21 @@ class _TestRunOpts(ct.Structure):
         ("flags", ct.c_uint32),
         ("cpu", ct.c_uint32),
         ("batch_size", ct.c_uint32),
+    )
+
+
+class _TcHook(ct.Structure):
+    _fields_ = (("sz", ct.c_size_t), ("ifindex", ct.c_int), ("attach_point", ct.c_int), ("parent", ct.c_uint32))
+
+
+class _TcOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("prog_fd", ct.c_int),
+        ("flags", ct.c_uint32),
+        ("prog_id", ct.c_uint32),
+        ("handle", ct.c_uint32),
+        ("priority", ct.c_uint32),
     )
 
 
@@ -330,9 +346,37 @@ def link_detach(link_fd: int) -> None:
     check(_lib().bpf_link_detach(link_fd), "cannot detach a link")
 
 
-def raw_tracepoint_open(name: str, prog_fd: int) -> int:
-    """Attach a raw tracepoint program; the descriptor returned is a link."""
-    return check(_lib().bpf_raw_tracepoint_open(name.encode(), prog_fd), f"cannot attach to the tracepoint {name}")
+_TC_REPLACE = 1
+_TC_HANDLE, _TC_PRIORITY = 0x7863, 0x7863
+"""Our filter among those of a hook: at most one, so that these numbers name it."""
+
+
+def _tc_hook(interface: int, *, egress: bool) -> _TcHook:
+    return _TcHook(sz=ct.sizeof(_TcHook), ifindex=interface, attach_point=2 if egress else 1)
+
+
+def tc_attach(prog_fd: int, interface: int, *, egress: bool, replace: bool = False) -> int:
+    """Make a program our filter at an interface's clsact qdisc, which is made if need be; returns 0 or a negative errno."""
+    hook = _tc_hook(interface, egress=egress)
+    result = _lib().bpf_tc_hook_create(ct.byref(hook))
+    if result not in {0, -errno.EEXIST}:
+        return int(result)
+    flags = _TC_REPLACE if replace else 0
+    opts = _TcOpts(sz=ct.sizeof(_TcOpts), prog_fd=prog_fd, flags=flags, handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    return int(_lib().bpf_tc_attach(ct.byref(hook), ct.byref(opts)))
+
+
+def tc_detach(interface: int, *, egress: bool) -> int:
+    """Remove our filter; returns 0 or a negative errno. The qdisc stays: others may use it."""
+    opts = _TcOpts(sz=ct.sizeof(_TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    return int(_lib().bpf_tc_detach(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts)))
+
+
+def tc_program(interface: int, *, egress: bool) -> int:
+    """The id of the program that is our filter; 0 where there is none."""
+    opts = _TcOpts(sz=ct.sizeof(_TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    result = _lib().bpf_tc_query(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts))
+    return int(opts.prog_id) if result == 0 else 0
 
 
 def _info(fd: int, into: ct.Structure) -> None:

@@ -59,7 +59,7 @@ class KernelMap:
             yield self.schema.key.unpack(key), self._unpack(value)
 
     def __len__(self) -> int:
-        return self.schema.capacity if self.schema.kind.is_array else sum(1 for _ in self.keys_raw())
+        return self.schema.capacity if self.schema.kind.is_array else sum(1 for _ in self.items_raw())
 
     def put(self, key: Any, value: Any, *, keep: bool = False) -> bool:
         """

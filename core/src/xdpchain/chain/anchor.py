@@ -9,7 +9,7 @@ import attrs
 
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.artifact import Artifact
-from xdpchain.bpf.attach import attach_tc, attach_tracepoint, attach_xdp, link_interface
+from xdpchain.bpf.attach import Filter, Hold, Link, attach_tc, attach_tracepoint, attach_xdp
 from xdpchain.bpf.handle import Handle
 from xdpchain.bpf.libbpf import map_create
 from xdpchain.bpf.loader import Constant, ProgArray, load_program
@@ -38,10 +38,10 @@ class Dispatcher:
 
 @attrs.frozen
 class Anchor:
-    """A dispatcher held on its hook by a link. `mode` is the mode that the link really got."""
+    """A dispatcher held on its hook. `mode` is the mode that it really got: native, generic, offload, tcx, clsact, perf."""
 
     place: Place
-    link: Handle
+    hold: Hold
     dispatcher: Dispatcher
     mode: str
     pins: tuple[Path, ...]
@@ -70,12 +70,14 @@ def adopt_anchor(place: Place, pins: Pins) -> Anchor | None:
     """
     folder = pins.place(place)
     link_pin = next(folder.glob("link-*"), None)
-    link = open_pin(link_pin) if link_pin else None
-    if link is None or link_pin is None:
+    pinned = open_pin(link_pin) if link_pin else None
+    if pinned is None or link_pin is None:
         return None
-    if link_interface(link) != place.interface:
+    mode = link_pin.name.removeprefix("link-")
+    hold = Filter(pinned, place.interface, place.hook) if mode == "clsact" else Link(pinned)
+    if hold.interface != place.interface:
         return None
-    program = Handle(libbpf.prog_by_id(libbpf.link_info(link.fd).prog_id))
+    program = Handle(libbpf.prog_by_id(hold.program))
     used = set(libbpf.prog_map_ids(program.fd))
     roots = {path: open_pin(path) for path in sorted(folder.glob("root-*"))}
     root = next(((path, handle) for path, handle in roots.items() if handle and libbpf.map_info(handle.fd).id in used), None)
@@ -84,7 +86,7 @@ def adopt_anchor(place: Place, pins: Pins) -> Anchor | None:
     counts = next(number for number in used if number != libbpf.map_info(root[1].fd).id)
     schema = counts_schema(0)
     dispatcher = Dispatcher(program, ProgArray(root[1]), KernelMap(Handle(libbpf.map_by_id(counts)), schema), _tag(program))
-    return Anchor(place, link, dispatcher, link_pin.name.removeprefix("link-"), (link_pin, root[0]))
+    return Anchor(place, hold, dispatcher, mode, (link_pin, root[0]))
 
 
 def attach_anchor(
@@ -95,39 +97,39 @@ def attach_anchor(
     root_pin = pins.place(place) / f"root-{generation.number}"
     pin_undoably(dispatcher.root.handle, root_pin, transaction)
     program = generation.head if generation.wiring.mode == "offload" else dispatcher.program
-    link, mode = _attach(place, target, program, generation.wiring.mode)
-    transaction.undo(f"attach {place}", lambda: detach_link(link))
+    hold, mode = _attach(place, target, program, generation.wiring.mode)
+    transaction.undo(f"attach {place}", hold.detach)
     link_pin = pins.place(place) / f"link-{mode}"
     unpin(link_pin)  # one that is here holds nothing any more: its interface went, or somebody detached it
-    pin_undoably(link, link_pin, transaction)
-    return Anchor(place, link, dispatcher, mode, (link_pin, root_pin))
+    pin_undoably(hold.handle, link_pin, transaction)
+    return Anchor(place, hold, dispatcher, mode, (link_pin, root_pin))
 
 
 def reattach(anchor: Anchor, target: str, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction) -> Anchor:
     """Detach, and attach in another mode: between the two, packets pass without the chain. The kernel knows no other way."""
-    detach_link(anchor.link)
+    anchor.hold.detach()
     unpin(anchor.pins[0])
 
     def attach_again() -> None:
-        link, _ = _attach(anchor.place, target, anchor.dispatcher.program, anchor.mode)
-        anchor.link.replace(link)
-        pin(anchor.link, anchor.pins[0])
+        hold, _ = _attach(anchor.place, target, anchor.dispatcher.program, anchor.mode)
+        anchor.hold.handle.replace(hold.handle)
+        pin(anchor.hold.handle, anchor.pins[0])
 
     transaction.undo(f"detach {anchor.place}", attach_again)
     return attach_anchor(anchor.place, target, generation, dispatcher, pins, transaction)
 
 
-def _attach(place: Place, target: str, program: Handle, mode: str) -> tuple[Handle, str]:
+def _attach(place: Place, target: str, program: Handle, mode: str) -> tuple[Hold, str]:
     if place.hook is Hook.XDP:
         return attach_xdp(program, place.interface, target, mode)
     if place.hook is Hook.TRACEPOINT:
         return attach_tracepoint(program, target), "perf"
-    return attach_tc(program, place.interface, target, place.hook), "tcx"
+    return attach_tc(program, place.interface, target, place.hook)
 
 
 def holds(anchor: Anchor) -> bool:
-    """Whether the link is still on its interface: it may have been deleted, or somebody has detached the link."""
-    return link_interface(anchor.link) == anchor.place.interface
+    """Whether the dispatcher is still on its interface: that may have been deleted, or somebody has detached it."""
+    return anchor.hold.interface == anchor.place.interface
 
 
 def flip(anchor: Anchor, old_head: Handle | None, generation: Generation, transaction: Transaction) -> None:
@@ -138,19 +140,20 @@ def flip(anchor: Anchor, old_head: Handle | None, generation: Generation, transa
 
 
 def change_dispatcher(anchor: Anchor, generation: Generation, dispatcher: Dispatcher, pins: Pins, transaction: Transaction) -> Anchor:
-    """Let the next packet find another dispatcher, which jumps to `generation`: the link's program is replaced atomically."""
+    """Let the next packet find another dispatcher, which jumps to `generation`: the program on the hook is replaced atomically."""
     dispatcher.root.point(generation.head)
     root_pin = pins.place(anchor.place) / f"root-{generation.number}"
     pin_undoably(dispatcher.root.handle, root_pin, transaction)
-    transaction.undo(f"dispatcher of {anchor.place}", lambda: libbpf.link_update(anchor.link.fd, anchor.dispatcher.program.fd))
-    libbpf.link_update(anchor.link.fd, dispatcher.program.fd)
+
+    def put(program: Handle) -> None:
+        anchor.hold.put(program)
+        if anchor.mode == "clsact":
+            unpin(anchor.pins[0])
+            pin(anchor.hold.handle, anchor.pins[0])
+
+    transaction.undo(f"dispatcher of {anchor.place}", lambda: put(anchor.dispatcher.program))
+    put(dispatcher.program)
     return attrs.evolve(anchor, dispatcher=dispatcher, pins=(anchor.pins[0], root_pin))
-
-
-def detach_link(link: Handle) -> None:
-    """Detach at once. Perf event links know no forced detachment: they go with their last descriptor and pin."""
-    if link_interface(link):
-        libbpf.link_detach(link.fd)
 
 
 def current_head(anchor: Anchor) -> Handle | None:

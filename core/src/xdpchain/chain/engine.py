@@ -17,7 +17,7 @@ import attrs
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.bpf.grace import wait_grace_period
 from xdpchain.bpf.maps import KernelMap
-from xdpchain.chain.anchor import Anchor, adopt_anchor, detach_link, holds
+from xdpchain.chain.anchor import Anchor, adopt_anchor, holds
 from xdpchain.chain.instance import Instance, make_instance, write, writes_between
 from xdpchain.chain.model import Action, Interface, Kind, Place, Plan, Snapshot, Wiring
 from xdpchain.chain.pins import Pins
@@ -151,7 +151,7 @@ class Engine:
             chains[chain.anchor.place] = chain
         for action in by_kind[Kind.DETACH]:
             if action.place:
-                detach_link(state.chains[action.place].anchor.link)
+                state.chains[action.place].anchor.hold.detach()
         return State(instances, chains), attrs.evolve(plan, blocked=blocked)
 
     def _let_go(self, plan: Plan) -> None:
@@ -198,7 +198,7 @@ def unload(root: Path) -> list[str]:
     for place in pins.places():
         anchor = adopt_anchor(place, pins)
         if anchor is not None:
-            detach_link(anchor.link)
+            anchor.hold.detach()
             words.append(f"detached {place}")
     pinned = sum(1 for _ in pins.everything())
     pins.remove_tree()
