@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.network import KEPT, PORT, Lab, stop_kept
+from lab.network import PORT, REPOSITORY, Lab, stop_kept
 
 RATE = 100
 BURST = 300
@@ -33,7 +35,10 @@ chain = ["ratelimit"]
 ports = [{PORT}]
 rate = {RATE}                       # new connections a second
 """
-WITH_GEOBLOCK = NODE_FILE.replace('chain = ["ratelimit"]', 'chain = ["geoblock", "ratelimit"]') + '\n[function.geoblock]\nprefixes = ["198.51.100.0/24"]\n'
+WITH_GEOBLOCK = (
+    NODE_FILE.replace('chain = ["ratelimit"]', 'chain = ["geoblock", "ratelimit"]')
+    + '\n[function.geoblock]\nprefixes = ["198.51.100.0/24"]\n'
+)
 _BIN = Path(sys.executable).parent
 
 
@@ -51,15 +56,15 @@ class Demo:
         """A line of the story."""
         print(f"  {text}", flush=True)
 
-    def claim(self, true: bool, text: str) -> None:
+    def claim(self, text: str, *, true: bool) -> None:
         """Something that must be so."""
         self.broken += not true
         self.say(f"{'ok  ' if true else 'NOT SO:'} {text}")
 
-    def command(self, lab: Lab, *arguments: str) -> str:
+    def command(self, lab: Lab, *arguments: str, check: bool = True) -> str:
         """Run the command line on the node and show it with its output."""
         print(f"  $ xdpchain {shlex.join(arguments)}")
-        output = lab.xdpchain(*arguments).stdout
+        output = lab.xdpchain(*arguments, check=check).stdout
         for line in output.splitlines():
             print(f"    {line}".rstrip())
         sys.stdout.flush()
@@ -72,10 +77,11 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the lab up, to play with")
     parser.add_argument("--stop", action="store_true", help="take away a lab that was left up")
     choice = parser.parse_args()
-    if stop_kept() or choice.stop:
-        print("The lab that was left up is gone." if not KEPT.exists() else "")
-        if choice.stop:
-            return 0
+    stopped = stop_kept()
+    if stopped or choice.stop:
+        print("The lab that was left up is gone." if stopped else "No lab is up.")
+    if choice.stop:
+        return 0
     began = time.monotonic()
     demo = Demo()
     with Lab(NODE_FILE) as lab:
@@ -106,10 +112,10 @@ def limit(demo: Demo, lab: Lab) -> None:
     demo.say(f"the client saw: {words(seen)}")
     counted = counters(lab)
     demo.say(f"the counters say: {words(counted)}")
-    demo.claim(seen.get("ok") == RATE, f"exactly {RATE} connections were let in")
-    demo.claim(counted.get("DROP rate_exceeded", 0) >= BURST - RATE, "the rest was dropped at XDP, before the kernel's network stack")
+    demo.claim(f"exactly {RATE} connections were let in", true=seen.get("ok") == RATE)
+    demo.claim("the rest was dropped at XDP, before the kernel's network stack", true=counted.get("DROP rate_exceeded", 0) >= BURST - RATE)
     time.sleep(2)  # the window slides on
-    demo.claim(lab.load("--connections", "20") == {"ok": 20}, "two seconds later everybody is welcome again")
+    demo.claim("two seconds later everybody is welcome again", true=lab.load("--connections", "20") == {"ok": 20})
 
 
 def extend(demo: Demo, lab: Lab) -> None:
@@ -117,7 +123,16 @@ def extend(demo: Demo, lab: Lab) -> None:
     demo.step("3. A function of your own, added to the running chain under traffic")
     traffic = lab.start_load("--rate", str(STEADY_PER_S), "--seconds", "7", "--patience", "5")
     demo.command(lab, "new", "geoblock", "--directory", str(lab.folder / "geoblock"))
-    pip = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(lab.plugins), str(lab.folder / "geoblock"))
+    pip = (
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        str(lab.plugins),
+        str(lab.folder / "geoblock"),
+    )
     demo.say("$ pip install ./geoblock")
     subprocess.run([sys.executable, "-m", "pip", *pip], check=True)
     lab.stop_daemon()
@@ -130,26 +145,24 @@ def extend(demo: Demo, lab: Lab) -> None:
     output, _ = traffic.communicate()
     seen = json.loads(output)
     demo.say(f"what the client saw meanwhile: {words(seen)}")
-    demo.claim(set(seen) == {"ok"}, "no request failed")
-    demo.claim(chain_in_kernel(running) == ["geoblock", "ratelimit"], "read back from the kernel: geoblock -> ratelimit")
+    demo.claim("no request failed", true=set(seen) == {"ok"})
+    demo.claim("read back from the kernel: geoblock -> ratelimit", true=chain_in_kernel(running) == ["geoblock", "ratelimit"])
 
 
 def survive(demo: Demo, lab: Lab) -> None:
     """The datapath does not need the daemon."""
-    import signal
-
     demo.step("4. kill -9 of the daemon, under traffic")
     traffic = lab.start_load("--rate", str(STEADY_PER_S), "--seconds", "3", "--patience", "5")
     before = sum(counters(lab).values())
     lab.stop_daemon(signal.SIGKILL)
     time.sleep(1)
     demo.say("without a daemon, `xdpchain status` asks the kernel:")
-    demo.command(lab, "status")
+    demo.command(lab, "status", check=False)
     seconds = lab.start_daemon()
     seen = json.loads(traffic.communicate()[0])
     demo.say(f"what the client saw meanwhile: {words(seen)}")
-    demo.claim(set(seen) == {"ok"}, "no request failed")
-    demo.claim(sum(counters(lab).values()) > before, f"the next daemon took the chain over with its counters, in {seconds:.1f} s")
+    demo.claim("no request failed", true=set(seen) == {"ok"})
+    demo.claim(f"the next daemon took the chain over with its counters, in {seconds:.1f} s", true=sum(counters(lab).values()) > before)
 
 
 def trace(demo: Demo, lab: Lab) -> None:
@@ -157,7 +170,7 @@ def trace(demo: Demo, lab: Lab) -> None:
     demo.step("5. What would happen to this packet?")
     packet = f'Ether()/IP(src="198.51.100.7", dst="{lab.server_end.ipv4}")/TCP(dport={PORT}, flags="S")'
     output = demo.command(lab, "trace", "--config", str(lab.file), "--interface", "clients", "--packet", packet)
-    demo.claim("geoblock" in output and "DROP" in output, "geoblock drops it; nothing that runs was touched")
+    demo.claim("geoblock drops it; nothing that runs was touched", true="geoblock" in output and "DROP" in output)
 
 
 def look_further(demo: Demo, lab: Lab) -> None:
@@ -166,24 +179,21 @@ def look_further(demo: Demo, lab: Lab) -> None:
         demo.say("./run demo --keep    leaves this lab up and says how to work in it")
         demo.say("docs/operating.md    sets up a node; docs/writing-a-function.md writes a function")
         return
-    settings = " ".join(f"{key}={shlex.quote(value)}" for key, value in sorted(own_environment(lab).items()))
-    demo.say("the lab stays up. In a shell with")
-    print(f"    export {settings}")
-    inside = f"ip netns exec {lab.node.name} "
+    file = lab.folder / "environment"
+    settings = {key: value for key, value in lab.environment.items() if key.startswith("XDPCHAIN_") or key == "PYTHONPATH"}
+    settings["PATH"] = f"{_BIN}:{os.environ['PATH']}"
+    file.write_text("".join(f"export {key}={shlex.quote(value)}\n" for key, value in settings.items()))
+    demo.say(f"The lab stays up. After\n\n      cd {REPOSITORY} && . {file}\n")
     for command, why in (
-        (f"{_BIN}/xdpchain status", "what runs, and what it counted"),
-        (f"{_BIN}/xdpchain show ratelimit", "the limits and how full they are"),
-        (f"{inside}{_BIN}/python -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:9977/metrics\").read().decode())'", "metrics"),
-        (f"$EDITOR {lab.file} && {_BIN}/xdpchain plan && {_BIN}/xdpchain apply", "change it"),
-        (f"ip netns exec {lab.client.name} {_BIN}/python -m lab.web load {lab.url} --connections {BURST}", "another burst"),
-        ("./run demo --stop", "take it away"),
+        ("xdpchain status", "what runs, and what it counted"),
+        ("xdpchain show ratelimit", "the limits, and how full they are"),
+        ("xdpchain metrics", "what Prometheus sees at http://127.0.0.1:9977/metrics on the node"),
+        (f"ip netns exec {lab.client.name} python -m lab.web load {lab.url} --connections {BURST}", "another burst"),
+        (f"$EDITOR {lab.file}", "change it; then xdpchain plan, xdpchain apply, xdpchain rollback"),
+        (f"ip netns exec {lab.node.name} bash", "be on the node"),
+        ("./run demo --stop", "take it all away"),
     ):
-        demo.say(f"{command}\n        {why}")
-
-
-def own_environment(lab: Lab) -> dict[str, str]:
-    """The part of the environment that is this lab's."""
-    return {key: value for key, value in lab.environment.items() if key.startswith("XDPCHAIN_") or key == "PYTHONPATH"}
+        demo.say(f"    {command}\n          {why}")
 
 
 def counters(lab: Lab) -> dict[str, int]:

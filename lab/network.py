@@ -21,14 +21,14 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from xdpchain.testing.namespace import End, Namespace
 
 KEPT = Path("/run/xdpchain-demo.json")
 """Where a lab that was left up says what belongs to it."""
 PORT = 80
-_REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 _BIN = Path(sys.executable).parent
 _START_S = 20.0
 
@@ -114,14 +114,14 @@ class Lab:
 
     def load(self, *arguments: str) -> dict[str, int]:
         """Let the client open connections to the server."""
-        done = self.client.run(sys.executable, "-m", "lab.web", "load", self.url, *arguments, cwd=_REPOSITORY)
+        done = self.client.run(sys.executable, "-m", "lab.web", "load", self.url, *arguments, cwd=REPOSITORY)
         answer: dict[str, int] = json.loads(done.stdout)
         return answer
 
     def start_load(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, beside what happens next."""
         command = (sys.executable, "-m", "lab.web", "load", self.url, *arguments)
-        return self.client.start(*command, cwd=_REPOSITORY, stdout=subprocess.PIPE)
+        return self.client.start(*command, cwd=REPOSITORY, stdout=subprocess.PIPE)
 
     def _namespace(self, label: str) -> Namespace:
         self._namespaces.append(Namespace(label))
@@ -132,7 +132,7 @@ class Lab:
         namespace.run("ip", "-6", "route", "add", "default", "via", gateway.ipv6)
 
     def _run(self, namespace: Namespace, *command: str) -> None:
-        process = namespace.start(*command, cwd=_REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = namespace.start(*command, cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._pids.append(process.pid)
 
     def _wait_for_server(self) -> None:
@@ -142,7 +142,7 @@ class Lab:
                 raise RuntimeError("the web server does not answer")
             time.sleep(0.1)
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -59,7 +59,7 @@ async def load(url: str, connections: int, rate: float | None, seconds: float | 
     """Open connections, all at once or `rate` a second, for `seconds` or until `connections` are made."""
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
-    tasks = []
+    tasks: list[asyncio.Task[str]] = []
     began = time.monotonic()
     while (len(tasks) < connections) if seconds is None else (time.monotonic() - began < seconds):
         tasks.append(asyncio.create_task(request(host, port, patience_s)))
