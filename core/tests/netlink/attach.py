@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from xdpchain.bpf import libbpf
 
-_PASS = bytes.fromhex("b700000002000000" "9500000000000000")  # r0 = XDP_PASS; exit
+_PASS = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
 _FLAGS = {"generic": 2, "native": 4}  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from core.tests.netlink.attach import attach_pass
 from xdpchain import netlink
 from xdpchain.chain.model import Interface
 from xdpchain.netlink import list_interfaces, watch, xdp_features
+
+from core.tests.netlink.attach import attach_pass
 
 
 def ip(*arguments: str) -> None:

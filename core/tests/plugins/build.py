@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 LIMITER = """
 import attrs
 import xdpchain
-from xdpchain import Hook, Map, MapKind, Metric, Program, Put, Reason, Role, Struct, Table, option, u32, u64
+from xdpchain import Delete, Hook, Map, MapKind, Metric, Program, Put, Reason, Role, Struct, Table, option, u32, u64
 from pathlib import Path
 
 
@@ -35,7 +38,8 @@ class NAME(xdpchain.KernelFunction[Config]):
         )
 
     def configure(self, old, new, maps):
-        return [Put("NAME_ports", port, 1) for port in new.ports]
+        gone = set(old.ports if old else ()) - set(new.ports)
+        return [*(Delete("NAME_ports", port) for port in gone), *(Put("NAME_ports", port, 1) for port in new.ports)]
 
     def metrics(self, config, maps):
         return [Metric("xdpchain_NAME_listed_ports", "gauge", "Ports that are listed.", [({}, float(len(config.ports)))])]
@@ -78,7 +82,9 @@ static __always_inline verdict NAME(struct xdp_md *ctx, struct packet *packet)
 """
 
 
-def make_plugin(folder: Path, name: str = "limiter", python: str = LIMITER, c: str = LIMITER_C, *, entry: str = "", version: str = "1.0") -> None:
+def make_plugin(
+    folder: Path, name: str = "limiter", python: str = LIMITER, c: str = LIMITER_C, *, entry: str = "", version: str = "1.0"
+) -> None:
     """Write a distribution NAME-dist with the module NAME into a folder; NAME in the texts becomes its name."""
     folder.mkdir(exist_ok=True, mode=0o755)
     (folder / f"{name}.py").write_text(python.replace("NAME", name))
@@ -87,3 +93,17 @@ def make_plugin(folder: Path, name: str = "limiter", python: str = LIMITER, c: s
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-dist\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(f"[xdpchain]\n{name} = {entry or name}\n")
+
+
+@contextlib.contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Plugins of a folder are found by this process, and forgotten afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]

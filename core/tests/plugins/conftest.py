@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.tests.plugins.build import importable
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory on the import path, with no other plugins installed as far as the loader sees; its modules are forgotten afterwards."""
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A directory on the import path; what is imported from it is forgotten afterwards."""
     path = tmp_path / "plugins"
     path.mkdir(mode=0o755)
-    monkeypatch.syspath_prepend(str(path))
-    before = set(sys.modules)
-    yield path
-    for name in set(sys.modules) - before:
-        if str(path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with importable(path):
+        yield path

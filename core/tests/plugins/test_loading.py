@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from core.tests.plugins.build import LIMITER, LIMITER_C, make_plugin
 from xdpchain.config import loads
 from xdpchain.errors import ConfigError
 from xdpchain.plugins import BrokenPlugin, Plugins, load_plugins
+
+from core.tests.plugins.build import LIMITER, LIMITER_C, make_plugin
 
 
 def broken(plugins: Plugins, name: str) -> BrokenPlugin:
@@ -34,7 +34,11 @@ BREAKAGES = {
     "exit_on_import": ("import sys; sys.exit(3)", "cannot be imported", "SystemExit: 3"),
     "base_exception_on_import": ("raise GeneratorExit", "cannot be imported", "GeneratorExit"),
     "syntax_error": ("def f(:", "cannot be imported", "SyntaxError"),
-    "hook_that_raises": (LIMITER.replace("return [NAME()]", "raise ValueError('no')"), "its hook xdpchain_functions failed", "ValueError: no"),
+    "hook_that_raises": (
+        LIMITER.replace("return [NAME()]", "raise ValueError('no')"),
+        "its hook xdpchain_functions failed",
+        "ValueError: no",
+    ),
     "hook_with_other_arguments": (
         LIMITER.replace("def xdpchain_functions():", "def xdpchain_functions(color):"),
         "does not fit the hooks",

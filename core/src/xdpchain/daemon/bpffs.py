@@ -14,16 +14,17 @@ USUAL = Path("/sys/fs/bpf")
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
 
-def mount_of(path: Path) -> tuple[Path, str]:
-    """The mount point that a path lies under, and its file system type."""
-    best = (Path("/"), "")
-    for line in _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+def file_system_of(path: Path) -> str:
+    """The type of the file system that a path is on, or would be on; by its device, since one mount may hide another."""
+    while not path.exists():
+        path = path.parent
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in _MOUNTINFO.read_text(encoding="utf-8", errors="replace").splitlines():
         left, _, right = line.partition(" - ")
-        point = Path(left.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape"))
-        # a later line hides an earlier one at the same point
-        if path.is_relative_to(point) and len(point.parts) >= len(best[0].parts):
-            best = (point, right.split()[0])
-    return best
+        if left.split()[2] == number:
+            return right.split()[0]
+    return "unknown"
 
 
 def ensure(root: Path) -> bool:
@@ -36,12 +37,12 @@ def ensure(root: Path) -> bool:
     Raises:
         KernelError: `root` is on another file system, or mounting is not permitted.
     """
-    point, kind = mount_of(Path(os.path.realpath(root)))
+    kind = file_system_of(root)
     if kind == "bpf":
         return False
     if not root.is_relative_to(USUAL):
         raise KernelError(
-            f"{root} is not on a BPF file system (it is on {kind or 'an unknown one'}, mounted at {point})",
+            f"{root} is not on a BPF file system (it is on {kind})",
             hint=f"choose a directory below {USUAL}, or: mount -t bpf bpf DIRECTORY",
         )
     libc = ctypes.CDLL(None, use_errno=True)

@@ -92,16 +92,16 @@ class Control:
         pid, uid, _ = _CREDENTIALS.unpack(
             writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        if uid not in {0, os.geteuid()}:
-            self._log.warning("client_refused", pid=pid, uid=uid)
-            refusal = DaemonError(f"user {uid} may not control this node", hint="run it as root")
-            await self._send(writer, {"error": error_data(refusal)})
-            return
         while True:
             async with asyncio.timeout(IDLE_S):
                 # a line longer than the limit is a ValueError
                 line = await reader.readline()
             if not line:
+                return
+            if uid not in {0, os.geteuid()}:
+                self._log.warning("client_refused", pid=pid, uid=uid)
+                refusal = DaemonError(f"user {uid} may not control this node", hint="run it as root")
+                await self._send(writer, {"error": error_data(refusal)})
                 return
             await self._send(writer, await self._answer(line))
 

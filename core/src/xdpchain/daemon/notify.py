@@ -9,6 +9,9 @@ import time
 
 import attrs
 
+PATIENCE_S = 0.5
+"""how long a manager with a full queue is waited for: the loop stands still meanwhile"""
+
 
 @attrs.frozen
 class Notifier:
@@ -56,8 +59,9 @@ class Notifier:
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+                manager.settimeout(PATIENCE_S)
                 manager.connect(address)
                 manager.send("\n".join(line.replace("\n", " ") for line in lines).encode())
         except OSError:
-            # a manager that is not there at this moment cannot be told, and the chains matter more
+            # a manager that is gone, or too busy to listen, cannot be told, and the chains matter more
             return

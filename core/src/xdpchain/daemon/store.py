@@ -130,7 +130,8 @@ class Store:
 
 
 def _write_texts(directory: Path, texts: Texts) -> None:
-    (directory / "conf.d").mkdir(mode=0o700, parents=True)
+    for path in (directory, directory / "conf.d"):
+        path.mkdir(mode=0o700)
     for name, text in texts.items():
         _write(directory / name, text)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdpchain.daemon.bpffs import mount_of
+from xdpchain.daemon.bpffs import file_system_of
 from xdpchain.daemon.paths import Paths
 from xdpchain.hookspecs import Finding, State
 
@@ -69,9 +69,8 @@ def _capabilities(status: str) -> Finding:
 
 
 def _bpffs(root: Path) -> Finding:
-    point, kind = mount_of(root)
-    if kind == "bpf":
-        return Finding("bpffs", State.OK, f"mounted at {point}")
+    if file_system_of(root) == "bpf":
+        return Finding("bpffs", State.OK, f"{root} is on one")
     return Finding("bpffs", State.FAIL, f"{root} is not on a BPF file system", f"mount -t bpf bpf /sys/fs/bpf; {_NAMESPACE}")
 
 
