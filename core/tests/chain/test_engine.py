@@ -14,6 +14,7 @@ from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.chain.engine import Engine, unload
 from xdpchain.chain.model import Interface, Kind
 from xdpchain.chain.observe import observe
+from xdpchain.config import MAX_CHAIN
 from xdpchain.errors import InterfaceError, PluginError, VerifierError
 from xdpchain.function import Hook, Verdict
 
@@ -55,6 +56,14 @@ def test_an_unchanged_config_has_an_empty_plan(engine: Engine, config: Configure
     engine.apply(config({"near": ["a", "b"]}, AB), wire.present)
 
     assert not engine.plan(config({"near": ["a", "b"]}, AB), wire.present)
+
+
+def test_the_longest_chain_runs_to_its_end(engine: Engine, config: Configure, wire: Wire) -> None:
+    names = [f"m{number}" for number in range(1, MAX_CHAIN + 1)]
+    engine.apply(config({"near": names}, {name: {"number": number} for number, name in enumerate(names, 1)}), wire.present)
+
+    assert list(range(1, MAX_CHAIN + 1)) == wire.path()
+    assert 0 == engine.snapshot().places[0].broken
 
 
 def test_a_config_change_alone_keeps_the_generation(engine: Engine, config: Configure, wire: Wire) -> None:
