@@ -156,7 +156,7 @@ class _Evaluation:
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields) or 'none'}"
                 raise _unclear(f"{name} has no field {field!r}", hint)
             values[field] = self.value(keyword.value)
-            if field in _ADDRESSES or isinstance(fields[field], self._address_fields):
+            if field in _ADDRESSES or isinstance(_innermost(fields[field]), self._address_fields):
                 _check_addresses(name, field, values[field])
         load = [self.value(argument) for argument in node.args]
         if load and not (len(load) == 1 and isinstance(load[0], bytes | str)):
@@ -173,6 +173,13 @@ class _Evaluation:
 
 def _is_packet(value: Any) -> bool:
     return hasattr(value, "fields_desc")
+
+
+def _innermost(field: Any) -> Any:
+    """The field itself, without what says when it is there or how it looks."""
+    while hasattr(field, "fld"):
+        field = field.fld
+    return field
 
 
 def _check_addresses(layer: str, field: str, value: Any) -> None:

@@ -13,6 +13,7 @@ import keyword
 import re
 from pathlib import Path
 
+import xdpchain
 from xdpchain.bpf.unit import INCLUDE
 from xdpchain.plugin_checks import NAME
 from xdpchain.plugins import load_plugins
@@ -32,6 +33,12 @@ auto break case char const continue default do double else enum extern float for
 sizeof static struct switch typedef typeof union unsigned void volatile while asm bool linux unix main size_t u8 u16 u32 u64 s8 s16 s32 s64
 """
 """keywords of C, and what the compiler and the kernel's headers define in lower case"""
+_ENTRY_WORDS = {"bytes", "ctx", "data", "end", "linear", "packet", "v"}
+"""variables of the entry that the core generates around a function: they would hide it"""
+_TAKEN_IN_HEADER = re.compile(r"\b([a-z_]\w*)\(|\btypedef\b[^;]*?(\w+);")
+_C_PREFIXES = ("bpf_", "load_", "xc_")
+"""of the kernel's helpers, bcc's and the core's"""
+_PYTHON_NAMES = {*xdpchain.__all__, "Any", "Iterable", "Path", "Sequence"}
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 
@@ -48,8 +55,10 @@ def fault_of(name: str) -> str:
         return f"{name!r} is a word of Python"
     if name in _C_WORDS.split():
         return f"{name!r} is a word of C"
-    if name in _words_of_headers():
-        return f"{name!r} is a word of xdpchain.h, so no C function can have that name"
+    if _title(name) in _PYTHON_NAMES or keyword.iskeyword(_title(name)):
+        return f"its class would be called {_title(name)}, which means something else already"
+    if name in _words_of_headers() or name.startswith(_C_PREFIXES):
+        return f"{name!r} means something else where xdpchain.h is included"
     plugins = load_plugins()
     if name in {*plugins.functions, *(one.name for one in plugins.loaded), *(one.name for one in plugins.broken)}:
         return f"a plugin {name!r} is installed here: two functions of one name cannot be loaded together"
@@ -59,10 +68,14 @@ def fault_of(name: str) -> str:
 
 
 def _renamed(text: str, name: str) -> str:
-    title = "".join(part.capitalize() for part in name.split("_"))
-    return text.replace(ORIGINAL.capitalize(), title).replace(ORIGINAL, name)
+    return text.replace(ORIGINAL.capitalize(), _title(name)).replace(ORIGINAL, name)
+
+
+def _title(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _words_of_headers() -> set[str]:
     text = "".join(path.read_text(encoding="utf-8") for path in INCLUDE.glob("*.h"))
-    return set(re.findall(r"\w+", _COMMENT.sub(" ", text)))
+    found = _TAKEN_IN_HEADER.findall(_COMMENT.sub(" ", text))
+    return {word for pair in found for word in pair} | _ENTRY_WORDS

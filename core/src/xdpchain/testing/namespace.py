@@ -18,7 +18,7 @@ from typing import Any, Self
 import attrs
 
 from xdpchain.bpf import libbpf
-from xdpchain.bpf.attach import attach_xdp
+from xdpchain.bpf.attach import Link, attach_xdp
 from xdpchain.bpf.handle import Handle
 
 _CLONE_NEWNET = 0x40000000
@@ -51,7 +51,7 @@ class Namespace:
     def __init__(self, label: str) -> None:
         self.name = f"xdpchain-{os.getpid()}-{next(_NUMBERS)}-{label}"
         self._processes: list[subprocess.Popen[str]] = []
-        self._links: list[Handle] = []
+        self._links: list[Link] = []
         _ip("netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -103,12 +103,15 @@ class Namespace:
         """
         number = next(_NUMBERS)
         _ip("link", "add", interface, "netns", self.name, "type", "veth", "peer", "name", peer, "netns", other.name)
+        sides = ((1, self, interface), (2, other, peer))
+        # both up before there are addresses: the kernel asks its neighbours at once then, and not a second later
+        for _, namespace, name in sides:
+            namespace.run("ip", "link", "set", name, "up")
         ends = []
-        for host, namespace, name in ((1, self, interface), (2, other, peer)):
+        for host, namespace, name in sides:
             ipv4, ipv6 = f"10.{number // 256 % 256}.{number % 256}.{host}", f"fd00:{number:x}::{host}"
             namespace.run("ip", "address", "add", f"{ipv4}/24", "dev", name)
             namespace.run("ip", "address", "add", f"{ipv6}/64", "dev", name, "nodad")
-            namespace.run("ip", "link", "set", name, "up")
             if not checksum_offload:
                 namespace.disable_checksum_offload(name)
             ends.append(End(namespace, name, ipv4, ipv6, namespace.mac(name)))
