@@ -19,7 +19,7 @@ EVENTS: Mapping[str, str] = {
     "bpffs_mounted": "the BPF file system was mounted, because nobody had",
     "plugin_broken": "a plugin was left out, with the reason; the others work",
     "plugin_failed": "a plugin's code raised outside of an apply; its answer is left out",
-    "applied": "an apply ended well: what it did, which interfaces wait and which are blocked",
+    "applied": "an apply ended well: what it did, and where the configuration came from",
     "apply_failed": "an apply failed and was taken back: what runs is what ran before",
     "config_refused": "the node's file has errors: what runs is what ran before",
     "config_problem": "one error in the node's file, with its place and what would be right",
