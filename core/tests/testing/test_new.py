@@ -84,7 +84,7 @@ def test_the_name_stands_wherever_the_templates_name_stood(name: str, somewhere:
         ("u32", "is a word of C"),
         ("drop", "means something else where xdpchain.h is included"),
         ("packet", "means something else where xdpchain.h is included"),
-        ("verdict", "means something else where xdpchain.h is included"),
+        ("verdict", "its class would be called Verdict"),
         ("load_byte", "means something else where xdpchain.h is included"),
         ("map", "its class would be called Map"),
         ("none", "its class would be called None"),
