@@ -83,20 +83,6 @@ static __always_inline enum rl_answer rl_ask(u64 *word, const struct rl_rule *ru
 	return RL_CONTENDED;
 }
 
-/*
- * Could this be a SYN that cannot be read? An IPv4 fragment too short for its TCP header, of which the rest follows (RFC 1858), or a packet
- * with more IPv6 extension headers than the cursor steps over. Nobody sends such things in earnest.
- */
-static __always_inline bool rl_unreadable(const struct packet *packet)
-{
-	if (!packet->l4)
-		return false;
-	if (packet->ip4)
-		return packet->l4_proto == IPPROTO_TCP && packet->fragment == FRAGMENT_FIRST;
-	return packet->l4_proto == IPPROTO_DSTOPTS || packet->l4_proto == IPPROTO_ROUTING || packet->l4_proto == IPPROTO_FRAGMENT ||
-	       packet->l4_proto == IPPROTO_HOPOPTS || packet->l4_proto == IPPROTO_AH || packet->l4_proto == IPPROTO_MH;
-}
-
 static __always_inline verdict ratelimit(struct xdp_md *ctx, struct packet *packet)
 {
 	struct tcphdr *tcp = packet->tcp;
@@ -106,8 +92,8 @@ static __always_inline verdict ratelimit(struct xdp_md *ctx, struct packet *pack
 	u32 port, *slot, at;
 
 	if (!tcp)
-		return rl_unreadable(packet) ? drop(UNREADABLE) : next(NO_REASON);
-	if (!tcp->syn || tcp->ack)
+		return packet->malformed == OUT_OF_REACH ? drop(UNREADABLE) : next(NO_REASON);
+	if ((tcp_flag_word(tcp) & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
 		return next(NO_REASON);
 	port = bpf_ntohs(tcp->dest);
 	slot = rl_ports.lookup(&port);

@@ -40,6 +40,12 @@ enum fragment {
 	FRAGMENT_LATER = 2,	/* has none: l4 is NULL */
 };
 
+enum malformed {
+	WELL_FORMED = 0,
+	CUT_SHORT = 1,		/* a header is cut short, or contradicts the frame */
+	OUT_OF_REACH = 2,	/* a host would find a transport header, but it reaches into a later fragment or is behind too many extension headers */
+};
+
 struct packet {
 	void *data;
 	void *end;
@@ -55,11 +61,12 @@ struct packet {
 	u8 vlans;
 	u8 l4_proto;			/* behind the extension headers; 0 where there is no IP */
 	u8 fragment;			/* enum fragment */
-	u8 malformed;			/* a header is cut short, or contradicts the frame */
+	u8 malformed;			/* enum malformed */
 };
 
 static __always_inline void packet_transport(struct packet *packet)
 {
+	u8 missing = packet->fragment ? OUT_OF_REACH : CUT_SHORT;	/* a first fragment may be too short for the header (RFC 1858) */
 	void *l4 = packet->l4;
 
 	switch (packet->l4_proto) {
@@ -67,25 +74,25 @@ static __always_inline void packet_transport(struct packet *packet)
 		if (l4 + sizeof(struct tcphdr) <= packet->end)
 			packet->tcp = l4;
 		else
-			packet->malformed = 1;
+			packet->malformed = missing;
 		break;
 	case IPPROTO_UDP:
 		if (l4 + sizeof(struct udphdr) <= packet->end)
 			packet->udp = l4;
 		else
-			packet->malformed = 1;
+			packet->malformed = missing;
 		break;
 	case IPPROTO_ICMP:
 		if (l4 + sizeof(struct icmphdr) <= packet->end)
 			packet->icmp = l4;
 		else
-			packet->malformed = 1;
+			packet->malformed = missing;
 		break;
 	case IPPROTO_ICMPV6:
 		if (l4 + sizeof(struct icmp6hdr) <= packet->end)
 			packet->icmp6 = l4;
 		else
-			packet->malformed = 1;
+			packet->malformed = missing;
 		break;
 	}
 }
@@ -96,7 +103,7 @@ static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
 	u16 offset;
 
 	if (ip->version != 4 || header < sizeof(*ip) || (void *)ip + header > packet->end) {
-		packet->malformed = 1;
+		packet->malformed = CUT_SHORT;
 		return;
 	}
 	packet->ip4 = ip;
@@ -111,13 +118,19 @@ static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
 	packet_transport(packet);
 }
 
+static __always_inline bool packet_is_extension(u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_MH ||
+	       proto == IPPROTO_FRAGMENT || proto == IPPROTO_AH;
+}
+
 static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip)
 {
 	void *at = ip + 1;
 	u8 proto = ip->nexthdr;
 
 	if (ip->version != 6) {
-		packet->malformed = 1;
+		packet->malformed = CUT_SHORT;
 		return;
 	}
 	packet->ip6 = ip;
@@ -131,7 +144,7 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 			struct ip6_fragment *part = at;
 
 			if ((void *)(part + 1) > packet->end) {
-				packet->malformed = 1;
+				packet->malformed = CUT_SHORT;
 				return;
 			}
 			proto = part->next_header;
@@ -145,14 +158,14 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 				packet->fragment = FRAGMENT_FIRST;
 		} else if (proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_MH) {
 			if ((void *)(extension + 1) > packet->end) {
-				packet->malformed = 1;
+				packet->malformed = CUT_SHORT;
 				return;
 			}
 			proto = extension->next_header;
 			at += (extension->length + 1) * 8;
 		} else if (proto == IPPROTO_AH) {	/* RFC 4302: in 4 bytes, without the first 8 */
 			if ((void *)(extension + 1) > packet->end) {
-				packet->malformed = 1;
+				packet->malformed = CUT_SHORT;
 				return;
 			}
 			proto = extension->next_header;
@@ -163,7 +176,10 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 	}
 	packet->l4_proto = proto;
 	packet->l4 = at;
-	packet_transport(packet);
+	if (packet_is_extension(proto))
+		packet->malformed = OUT_OF_REACH;
+	else
+		packet_transport(packet);
 }
 
 static __always_inline void packet_parse(struct packet *packet, void *data, void *end)
@@ -174,7 +190,7 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 
 	*packet = (struct packet){ .data = data, .end = end };
 	if (at > end) {
-		packet->malformed = 1;
+		packet->malformed = CUT_SHORT;
 		return;
 	}
 	packet->eth = eth;
@@ -186,7 +202,7 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
 			break;
 		if ((void *)(tag + 1) > end) {
-			packet->malformed = 1;
+			packet->malformed = CUT_SHORT;
 			return;
 		}
 		ethertype = tag->ethertype;
@@ -198,12 +214,12 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 		if (at + sizeof(struct iphdr) <= end)
 			packet_ip4(packet, at);
 		else
-			packet->malformed = 1;
+			packet->malformed = CUT_SHORT;
 	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
 		if (at + sizeof(struct ipv6hdr) <= end)
 			packet_ip6(packet, at);
 		else
-			packet->malformed = 1;
+			packet->malformed = CUT_SHORT;
 	}
 }
 
