@@ -51,9 +51,18 @@ def _path_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_envvar=True,
     help="How events are written.  [default: console on a terminal, else json]",
 )
+@click.option(
+    "--compile-timeout",
+    type=click.FloatRange(min=1),
+    envvar="XDPCHAIN_COMPILE_TIMEOUT",
+    default=30.0,
+    show_default=True,
+    show_envvar=True,
+    help="Seconds after which the compilation of a function is stopped.",
+)
 @click.option("--systemd-unit", is_flag=True, help="Print a unit file for systemd that starts this very program, and exit.")
 @click.version_option(package_name="xdpchain", message="%(version)s")
-def main(log_format: str | None, *, systemd_unit: bool, **paths: Path) -> None:
+def main(log_format: str | None, compile_timeout: float, *, systemd_unit: bool, **paths: Path) -> None:
     """
     Run the chains of this node.
 
@@ -63,7 +72,7 @@ def main(log_format: str | None, *, systemd_unit: bool, **paths: Path) -> None:
     if systemd_unit:
         click.echo(unit_file(Path(sys.argv[0]).absolute()), nl=False)
         return
-    sys.exit(run(Paths.choose(**paths), log_format))
+    sys.exit(run(Paths.choose(**paths), log_format, compile_timeout))
 
 
 def unit_file(program: Path) -> str:
@@ -71,7 +80,7 @@ def unit_file(program: Path) -> str:
     return _UNIT.read_text(encoding="utf-8").replace("/usr/bin/", f"{program.parent}/")
 
 
-def run(paths: Paths, log_format: str | None) -> int:
+def run(paths: Paths, log_format: str | None, compile_timeout_s: float) -> int:
     """The daemon from beginning to end. Returns the exit code."""
     from xdpchain.daemon import log as events
 
@@ -79,7 +88,7 @@ def run(paths: Paths, log_format: str | None) -> int:
     log = events.get_logger()
     os.umask(0o077)
     try:
-        return asyncio.run(_run(paths))
+        return asyncio.run(_run(paths, compile_timeout_s))
     except XdpchainError as error:
         log.error("start_failed", exit_code=int(error.exit_code), **events.fields(error))  # noqa: TRY400 - told in words
         return int(error.exit_code)
@@ -91,7 +100,7 @@ def run(paths: Paths, log_format: str | None) -> int:
         return int(ExitCode.INTERNAL)
 
 
-async def _run(paths: Paths) -> int:
+async def _run(paths: Paths, compile_timeout_s: float) -> int:
     from xdpchain.daemon import log as events
     from xdpchain.daemon.control import Control
     from xdpchain.daemon.notify import Notifier
@@ -104,7 +113,7 @@ async def _run(paths: Paths) -> int:
     loop = asyncio.get_running_loop()
     for number, event in ((signal.SIGTERM, ended), (signal.SIGINT, ended), (signal.SIGHUP, hung_up)):
         loop.add_signal_handler(number, event.set)
-    service = _assemble(paths, notifier, log)
+    service = _assemble(paths, compile_timeout_s, notifier, log)
     control = Control(paths.socket, {word: getattr(service, word) for word in METHODS})
     tasks = [loop.create_task(service.keep_alive())]
     await service.start()
@@ -123,7 +132,7 @@ async def _run(paths: Paths) -> int:
     return int(ExitCode.OK)
 
 
-def _assemble(paths: Paths, notifier: Notifier, log: Any) -> Service:
+def _assemble(paths: Paths, compile_timeout_s: float, notifier: Notifier, log: Any) -> Service:
     """Take this node and put the parts together; nothing is applied yet."""
     from xdpchain.bpf.compiler.compile import Compiler
     from xdpchain.chain.engine import Engine
@@ -142,6 +151,6 @@ def _assemble(paths: Paths, notifier: Notifier, log: Any) -> Service:
     plugins = load_plugins()
     for broken in plugins.broken:
         log.error("plugin_broken", plugin=broken.name, dist=broken.dist, **events.fields(broken.error))
-    engine = Engine(paths.root, Compiler(paths.cache))
+    engine = Engine(paths.root, Compiler(paths.cache, compile_timeout_s))
     node = Node(paths.config, engine, Store(paths.state), plugins, list_interfaces)
     return Service(paths, node, engine, plugins, notifier)
