@@ -29,8 +29,8 @@ from xdpchain.plugins import LOAD_VARIABLE, Plugins, load_plugins
 
 DOCS = Path(__file__).resolve().parent
 COMMAND = "./run python docs/generate.py"
-_WIDTH = 100
-_NOTICE = f"<!-- Made by `{COMMAND}`. -->\n"
+_WIDTH = 120
+_NOTICE = f"<!-- Made by `{COMMAND}`. -->\n\n"
 
 _COMMANDS = """\
 # Commands
@@ -96,14 +96,16 @@ def _labels(family: Family) -> str:
 
 def commands() -> str:
     """The page of all commands, as `--help` prints them."""
-    found = [("xdpchain", client), *((f"xdpchain {one.name}", one) for one in builtin.xdpchain_commands()), ("xdpchaind", daemon)]
-    return "\n".join([_COMMANDS, *(f"## `{name}`\n\n```text\n{help_of(name, command)}\n```\n" for name, command in found)])
+    found = [(client, None), *((one, client) for one in builtin.xdpchain_commands()), (daemon, None)]
+    contexts = (_context(command, parent) for command, parent in found)
+    return "\n".join([_COMMANDS, *(f"## `{one.command_path}`\n\n```text\n{one.get_help()}\n```\n" for one in contexts)])
 
 
-def help_of(name: str, command: click.Command) -> str:
-    """What a command prints for `--help` on a wide terminal."""
+def _context(command: click.Command, parent: click.Command | None) -> click.Context:
+    """A command as it is called on a wide terminal."""
     settings = {**command.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
-    return command.get_help(click.Context(command, info_name=name, **settings))
+    name = {client: "xdpchain", daemon: "xdpchaind"}.get(command, command.name)
+    return click.Context(command, parent=_context(parent, None) if parent else None, info_name=name, **settings)
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -49,6 +49,11 @@ def links(page: Path) -> list[str]:
     return _LINK.findall(_prose(page))
 
 
+def code_spans(page: Path) -> list[str]:
+    """What stands between backticks in the text of a page."""
+    return [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", _prose(page))]
+
+
 def anchors(page: Path) -> set[str]:
     """What a link to a heading of a page may say behind the `#`, by the rule of the usual forges."""
     headings = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)

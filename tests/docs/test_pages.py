@@ -13,7 +13,7 @@ from xdpchain.config import loads
 from xdpchain.daemon.main import main as daemon
 from xdpchain.plugins import load_plugins
 
-from tests.docs.markdown import ROOT, Block, anchors, blocks, links, pages
+from tests.docs.markdown import ROOT, Block, anchors, blocks, code_spans, links, pages
 
 PROMPTS = ("# ", "$ ")
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
@@ -45,6 +45,13 @@ def test_commands_in_samples_exist_and_take_their_options(block: Block) -> None:
     for line in block.text.splitlines():
         if line.startswith(PROMPTS):
             _check(line[2:])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_text_exist_and_take_their_options(page: Path) -> None:
+    for span in code_spans(page):
+        if span.startswith("xdpchain "):
+            _check(span)
 
 
 def _check(line: str) -> None:

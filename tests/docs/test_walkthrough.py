@@ -31,6 +31,8 @@ def here(namespaces: None, tmp_path: Path, bpffs: Path, cache: Path) -> Iterator
     """A node with an interface `eth0`, whose other end is `wire`; not started yet."""
     subprocess.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire"], check=True)
     for name in ("eth0", "wire"):
+        # nothing but what the test sends
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
     with node(tmp_path, bpffs, tmp_path / "plugins", cache) as one:
         yield one
