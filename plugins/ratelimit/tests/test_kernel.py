@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program in the kernel: the same window as the model's, and exact on several CPUs at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP
+from xdpchain.bpf.libbpf import test_run as run
+from xdpchain.testing import LoadedChain, Verdict
+from xdpchain_ratelimit.window import COUNT_BITS, NUMBER_BITS, Window
+
+from plugins.ratelimit.tests.conftest import Limiter
+
+SYN = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(dport=80, flags="S")
+NUMBERS = 2**NUMBER_BITS
+
+
+def possible(window: Window, rate: int, window_ns: int, begin_ns: int, end_ns: int) -> Iterator[Window | None]:
+    """
+    What the model says for a packet at some moment between two.
+
+    Within a window room only grows: its first and last moment tell all that there is.
+    """
+    edges = {begin_ns, end_ns}
+    for number in range(begin_ns // window_ns, end_ns // window_ns + 1):
+        edges |= {max(begin_ns, number * window_ns), min(end_ns, (number + 1) * window_ns - 1)}
+    return (window.admit(rate, window_ns, edge) for edge in edges)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize(("window", "window_ns", "rate"), [("1ms", 10**6, 1), ("7ms", 7 * 10**6, 900), ("24h", 86_400 * 10**9, 50_000)])
+def test_the_program_answers_as_the_model_from_any_state(
+    limiter: Limiter, window: str, window_ns: int, rate: int, data: st.DataObject
+) -> None:
+    chain = loaded(limiter, window, rate)
+    place = next(place for place, entry in chain.maps["ratelimit"]["rl_windows"].items() if entry["id"])
+    entry = chain.maps["ratelimit"]["rl_windows"].get(place)
+    assert entry is not None
+    count = st.one_of(st.integers(0, min(2 * rate, 2**COUNT_BITS - 1)), st.sampled_from([0, rate - 1, rate]))
+    age = data.draw(st.one_of(st.sampled_from([0, 1, 2, -1, -2, NUMBERS - 2]), st.integers(0, NUMBERS - 1)))
+    previous, current = data.draw(count), data.draw(count)
+    before = Window((time.monotonic_ns() // window_ns - age) % NUMBERS, previous, current)
+    chain.maps["ratelimit"]["rl_windows"].put(place, {**entry, "word": before.word})
+
+    begin_ns = time.monotonic_ns()
+    verdict = chain.send(SYN).verdict
+    end_ns = time.monotonic_ns()
+
+    after = chain.maps["ratelimit"]["rl_windows"].get(place)
+    assert after is not None
+    outcome = Window.from_word(after["word"]) if verdict is Verdict.PASS else None
+    assert outcome in list(possible(before, rate, window_ns, begin_ns, end_ns))
+    if verdict is Verdict.DROP:
+        assert after["word"] == before.word, "a refused connection must not write"
+
+
+_loaded: dict[str, LoadedChain] = {}
+
+
+def loaded(limiter: Limiter, window: str, rate: int) -> LoadedChain:
+    """One chain for all examples of a test."""
+    if window not in _loaded:
+        _loaded[window] = limiter({"ports": [80], "rate": rate}, window=window)
+    return _loaded[window]
+
+
+def test_several_cpus_at_once_admit_exactly_the_rate(limiter: Limiter, long_window: str) -> None:
+    rate, packets = 150_000, 200_000
+    chain = limiter({"ports": [80], "rate": rate}, window=long_window)
+    program, frame = chain._chain.program(), chain.send(SYN).packet
+    cpus = sorted(os.sched_getaffinity(0))
+
+    children = []
+    gate, opener = os.pipe()
+    for cpu in cpus:
+        child = os.fork()
+        if child == 0:
+            os.close(opener)
+            os.sched_setaffinity(0, {cpu})
+            os.read(gate, 1)
+            run(program, frame, repeat=packets)
+            os._exit(0)
+        children.append(child)
+    os.close(gate)
+    os.close(opener)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+    counts = chain.counts("ratelimit")
+    assert len(cpus) > 1, "one CPU proves nothing"
+    assert counts[Verdict.NEXT, "admitted"] == rate
+    assert sum(counts.values()) == packets * len(cpus) + 1
+
+
+def test_a_burst_in_short_windows_stays_within_the_envelope(limiter: Limiter) -> None:
+    rate, window_ns = 500, 5_000_000
+    chain = limiter({"ports": [80], "rate": rate}, window="5ms")
+    program, frame = chain._chain.program(), chain.send(SYN).packet
+
+    begin_ns = time.monotonic_ns()
+    run(program, frame, repeat=1_000_000)
+    end_ns = time.monotonic_ns()
+
+    admitted = chain.counts("ratelimit")[Verdict.NEXT, "admitted"] - 1
+    assert rate // 2 <= admitted <= rate * (1 + (end_ns - begin_ns) / window_ns)
