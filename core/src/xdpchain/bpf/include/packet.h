@@ -94,6 +94,9 @@ static __always_inline void packet_transport(struct packet *packet)
 		else
 			packet->malformed = missing;
 		break;
+	default:
+		if (l4 > packet->end)
+			packet->malformed = missing;
 	}
 }
 
