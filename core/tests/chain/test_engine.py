@@ -287,6 +287,19 @@ def test_generic_and_native_can_be_chosen_and_changed(engine: Engine, config: Co
         assert {"native": "native", "generic": "generic", "auto": "native"}[mode] == engine.snapshot().places[0].mode
 
 
+def test_a_mode_that_is_there_already_costs_no_gap(engine: Engine, config: Configure, wire: Wire) -> None:
+    engine.apply(config({"near": {"chain": ["a"], "xdp_mode": "auto"}}, AB), wire.present)
+    link = next(engine.pins.chains.glob("*/link-*"))
+    number = libbpf.link_info(libbpf.obj_get(str(link))).id
+
+    assert "for a moment" in engine.plan(config({"near": {"chain": ["a"], "xdp_mode": "generic"}}, AB), wire.present).actions[0].why
+    assert "for a moment" not in engine.plan(config({"near": {"chain": ["a"], "xdp_mode": "native"}}, AB), wire.present).actions[0].why
+
+    engine.apply(config({"near": {"chain": ["a"], "xdp_mode": "native"}}, AB), wire.present)
+
+    assert number == libbpf.link_info(libbpf.obj_get(str(link))).id
+
+
 def test_a_mode_that_the_driver_lacks_leaves_the_old_mode_running(engine: Engine, config: Configure, wire: Wire) -> None:
     engine.apply(config({"near": {"chain": ["a"], "xdp_mode": "native"}}, AB), wire.present)
 
@@ -355,27 +368,35 @@ def test_unload_takes_everything_away(engine: Engine, config: Configure, wire: W
     assert [] == unload(engine.pins.root)
 
 
-def test_an_upgrade_of_the_source_keeps_the_state(engine: Engine, config: Configure, wire: Wire, shelf: dict[str, Mark]) -> None:
+def test_an_upgrade_of_the_source_keeps_the_state(
+    engine: Engine, config: Configure, wire: Wire, shelf: dict[str, Mark], compiler: Compiler
+) -> None:
     wanted = config({"near": ["a"]}, AB)
     engine.apply(wanted, wire.present)
     wire.path()
     shelf["mark"].source.write_text(MARK_C.replace("*at = *number", "*at = *number + 100"))
-    plan = engine.apply(wanted, wire.present)
 
-    assert [Kind.REPLACE, Kind.REWIRE] == [one.kind for one in plan.actions]
+    assert not engine.plan(wanted, wire.present)
+
+    engine.close()
+    successor = Engine(engine.pins.root, compiler)
+    successor.apply(wanted, wire.present)
+
     assert [101] == wire.path()
-    assert 2 == engine.maps("a")["mark_seen"].get(0)
+    assert 2 == successor.maps("a")["mark_seen"].get(0)
 
 
-def test_a_rejected_upgrade_leaves_the_old_code_running(engine: Engine, config: Configure, wire: Wire, shelf: dict[str, Mark]) -> None:
+def test_a_rejected_upgrade_leaves_the_old_code_running(
+    engine: Engine, config: Configure, wire: Wire, shelf: dict[str, Mark], compiler: Compiler, bpffs: Path
+) -> None:
     wanted = config({"near": ["a"]}, AB)
     engine.apply(wanted, wire.present)
-    good = shelf["mark"].source.read_text()
+    before = pins(bpffs)
     shelf["mark"].source.write_text(MARK_C.replace("(void *)at + 1 <= packet->end", "1"))
+    engine.close()
 
     with pytest.raises(VerifierError, match="mark"):
-        engine.apply(wanted, wire.present)
+        Engine(engine.pins.root, compiler).apply(wanted, wire.present)
 
+    assert before == pins(bpffs)
     assert [1] == wire.path()
-
-    shelf["mark"].source.write_text(good)

@@ -20,11 +20,12 @@ from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.anchor import Anchor, adopt_anchor, holds
 from xdpchain.chain.instance import Instance, make_instance, write, writes_between
 from xdpchain.chain.model import Action, Interface, Kind, Place, Plan, Snapshot, Wiring
+from xdpchain.chain.observe import interface_name
 from xdpchain.chain.pins import Pins
 from xdpchain.chain.place import Chain, attach_chain, rewire_chain
 from xdpchain.chain.plan import Running, Wanted, make_plan, want
 from xdpchain.chain.snapshot import take_snapshot
-from xdpchain.chain.sources import Sources
+from xdpchain.chain.sources import Sources, Units
 from xdpchain.chain.transaction import Transaction
 from xdpchain.config import InstanceConfig, NodeConfig
 from xdpchain.errors import InterfaceError, XdpchainError
@@ -53,12 +54,13 @@ class Engine:
         self.config: NodeConfig | None = None
         self.pins = Pins(root)
         self._compiler = compiler
+        self._units = Units()
         self._state: State | None = None
 
     def plan(self, config: NodeConfig, present: Sequence[Interface]) -> Plan:
         """What `apply` would do now. Reads only."""
         state = self._state or self._adopted()
-        wanted = want(config, present, Sources(config.instances).codes)
+        wanted = want(config, present, Sources(config.instances, self._units).codes)
         return self._plan(state, wanted, present)
 
     def apply(self, config: NodeConfig, present: Sequence[Interface], *, blocked_ok: bool = False) -> Plan:
@@ -77,7 +79,7 @@ class Engine:
         first = self._state is None
         self.pins.prepare()
         state = self._state or self._adopted()
-        sources = Sources(config.instances)
+        sources = Sources(config.instances, self._units)
         wanted = want(config, present, sources.codes)
         plan = self._plan(state, wanted, present)
         if plan.blocked and not blocked_ok:
@@ -105,6 +107,7 @@ class Engine:
             {name: instance.config for name, instance in state.instances.items()},
             {name: instance.code for name, instance in state.instances.items()},
             {place: chain.wiring for place, chain in state.chains.items() if place not in wanted.wirings or holds(chain.anchor)},
+            {place: chain.anchor.mode for place, chain in state.chains.items()},
         )
         return make_plan(wanted, running, _blocked(wanted, running, present))
 
@@ -199,7 +202,7 @@ def unload(root: Path) -> list[str]:
         anchor = adopt_anchor(place, pins)
         if anchor is not None:
             anchor.hold.detach()
-            words.append(f"detached {place}")
+            words.append(f"detached {place.program or f'{interface_name(place.interface)} {place.hook.value}'}")
     pinned = sum(1 for _ in pins.everything())
     pins.remove_tree()
     if pinned:

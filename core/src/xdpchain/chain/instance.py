@@ -43,7 +43,7 @@ def plugin_call(function: KernelFunction[Any], method: str) -> Iterator[None]:
         yield
     except XdpchainError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{method}() raised {type(error).__name__}: {error}"
         hint = "this is a defect of the plugin; nothing was changed"
         raise PluginError(function.name, message, details=traceback.format_exc(), hint=hint) from error

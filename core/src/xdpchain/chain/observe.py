@@ -54,7 +54,7 @@ def _place(place: Place, pins: Pins, known: Mapping[str, Sequence[Reason]]) -> P
     with_counts = tuple(_with_counts(hop, pins.place(place), known) for hop in hops)
     broken = sum(count.packets for count in read_counts(anchor.dispatcher.counts, ()))
     order = tuple(hop.instance for hop in hops)
-    return PlaceStatus(place, _name(place.interface), anchor.mode, generation, "", with_counts, order, broken)
+    return PlaceStatus(place, interface_name(place.interface), anchor.mode, generation, "", with_counts, order, broken)
 
 
 def _jumps(folder: Path) -> dict[int, tuple[Path, ProgArray]]:
@@ -77,8 +77,8 @@ def _with_counts(hop: HopStatus, folder: Path, known: Mapping[str, Sequence[Reas
     return HopStatus(hop.instance, hop.program_id, read_counts(KernelMap(handle, counts_schema(len(reasons))), reasons))
 
 
-def _name(index: int) -> str:
-    """The interface's name, or empty where it has none any more."""
+def interface_name(index: int) -> str:
+    """The name of an interface, or empty where it is gone."""
     try:
         return socket.if_indextoname(index) if index else ""
     except OSError:

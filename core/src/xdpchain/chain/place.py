@@ -13,9 +13,9 @@ from xdpchain.chain.anchor import Anchor, attach_anchor, change_dispatcher, curr
 from xdpchain.chain.instance import Instance
 from xdpchain.chain.model import Place, Wiring
 from xdpchain.chain.pins import Pins
+from xdpchain.chain.plan import needs_reattach
 from xdpchain.chain.transaction import Transaction
 from xdpchain.chain.wiring import Generation, build_generation, program_at
-from xdpchain.function import Hook
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ def rewire_chain(
 
     def switch() -> Chain:
         anchor = chain.anchor
-        if _needs_reattach(chain, wiring):
+        if needs_reattach(chain.wiring, wiring, anchor.mode):
             anchor = reattach(anchor, _target(place, generation, names), generation, dispatcher, pins, transaction)
         elif anchor.dispatcher.tag == dispatcher.tag:
             flip(anchor, current_head(anchor), generation, transaction)
@@ -76,16 +76,6 @@ def rewire_chain(
         return Chain(anchor, generation)
 
     return switch
-
-
-def _needs_reattach(chain: Chain, wiring: Wiring) -> bool:
-    """A link cannot change its mode; and in hardware there is no dispatcher whose program could be replaced."""
-    mode = chain.anchor.mode
-    if chain.anchor.place.hook is not Hook.XDP:
-        return False
-    if wiring.mode == "auto":
-        return mode == "offload" or bool(chain.wiring and chain.wiring.mode == "generic")
-    return mode != wiring.mode or mode == "offload"
 
 
 def _target(place: Place, generation: Generation, names: Mapping[int, str]) -> str:

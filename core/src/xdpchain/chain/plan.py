@@ -31,13 +31,14 @@ class Wanted:
 @attrs.frozen
 class Running:
     """
-    What runs: the configs and codes of the instances, and the wirings. A wiring of None is one that an earlier daemon left: it is there,
-    but what is in it is not known.
+    What runs: the configs and codes of the instances, the wirings, and the modes that the places really have. A wiring of None is one that
+    an earlier daemon left: it is there, but what is in it is not known.
     """
 
     configs: Mapping[str, Any] = attrs.field(factory=dict)
     codes: Mapping[str, str] = attrs.field(factory=dict)
     wirings: Mapping[Place, Wiring | None] = attrs.field(factory=dict)
+    modes: Mapping[Place, str] = attrs.field(factory=dict)
 
 
 def want(config: NodeConfig, present: Sequence[Interface], codes: Mapping[str, str]) -> Wanted:
@@ -124,13 +125,27 @@ def _places(wanted: Wanted, running: Running, blocked: Mapping[Place, str]) -> I
             continue
         old = running.wirings[place]
         if old != wiring:
-            yield Action(Kind.REWIRE, words(place), _difference(old, wiring), place=place, wiring=wiring)
+            yield Action(Kind.REWIRE, words(place), _difference(old, wiring, running.modes.get(place, "")), place=place, wiring=wiring)
 
 
-def _difference(old: Wiring | None, new: Wiring) -> str:
+def needs_reattach(old: Wiring | None, new: Wiring, mode: str) -> bool:
+    """
+    Whether a place that runs in `mode` must be detached for its next wiring.
+
+    A link cannot change its mode; and in hardware there is no dispatcher whose jump could be changed.
+    """
+    if mode not in {"native", "generic", "offload"}:
+        return False
+    if new.mode == "auto":
+        return mode == "offload" or bool(old and old.mode == "generic")
+    return mode != new.mode or mode == "offload"
+
+
+def _difference(old: Wiring | None, new: Wiring, mode: str) -> str:
     arrow = " -> ".join(new.instances)
+    gap = "; packets pass without the chain for a moment" if needs_reattach(old, new, mode) else ""
     if old is None:
-        return f"taken over from an earlier daemon: {arrow}"
+        return f"taken over from an earlier daemon: {arrow}{gap}"
     changes = []
     if old.instances != new.instances:
         changes.append(f"{' -> '.join(old.instances)} becomes {arrow}")
@@ -140,7 +155,7 @@ def _difference(old: Wiring | None, new: Wiring) -> str:
     if old.on_error != new.on_error:
         changes.append(f"on_error {old.on_error} becomes {new.on_error}")
     if old.mode != new.mode:
-        changes.append(f"xdp_mode {old.mode} becomes {new.mode}: packets pass without the chain for a moment")
+        changes.append(f"xdp_mode {old.mode} becomes {new.mode}{gap}")
     if old.frags != new.frags:
         changes.append("packets in several buffers are " + ("accepted now" if new.frags else "no longer accepted"))
     return "; ".join(changes)

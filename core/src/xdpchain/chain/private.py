@@ -20,7 +20,7 @@ from xdpchain.chain.instance import Instance, make_instance, write, writes_betwe
 from xdpchain.chain.model import Count, Frame, Interface, Place, Wiring
 from xdpchain.chain.plan import want
 from xdpchain.chain.snapshot import read_counts
-from xdpchain.chain.sources import Sources
+from xdpchain.chain.sources import Sources, Units
 from xdpchain.chain.transaction import Transaction
 from xdpchain.chain.wiring import Generation, Hop, build_generation
 from xdpchain.config import NodeConfig
@@ -50,7 +50,7 @@ class PrivateChain:
         if settings is None:
             names = ", ".join(one.pattern for one in config.interfaces) or "none"
             raise ConfigError((Problem(("interface", interface), "no chain is configured for this interface", f"configured are: {names}"),))
-        sources = Sources({name: config.instances[name] for name in settings.chain})
+        sources = Sources({name: config.instances[name] for name in settings.chain}, Units())
         wanted = want(attrs.evolve(config, interfaces=(settings,)), [attrs.evolve(_INTERFACE, name=interface)], sources.codes)
         artifacts, _ = sources.compile(compiler, settings.chain, ())
         self._instances: dict[str, Instance] = {}

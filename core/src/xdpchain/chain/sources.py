@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from xdpchain.bpf.artifact import Artifact
 from xdpchain.bpf.compiler.compile import Compiler, Unit
@@ -13,19 +14,32 @@ from xdpchain.bpf.layout import check_schema, fingerprint
 from xdpchain.bpf.unit import dispatcher_unit, function_unit
 from xdpchain.chain.instance import plugin_call
 from xdpchain.config import InstanceConfig
-from xdpchain.function import Hook
+from xdpchain.function import Hook, KernelFunction
+
+
+class Units:
+    """
+    The units of functions, each read once.
+
+    A package that is upgraded under a running daemon so changes nothing before the restart: old Python and new C would not fit together.
+    """
+
+    def __init__(self) -> None:
+        self._units: dict[KernelFunction[Any], Unit] = {}
+
+    def of(self, function: KernelFunction[Any]) -> Unit:
+        """The unit of a function. Raises `CompileError` where its source cannot be read."""
+        if function not in self._units:
+            self._units[function] = function_unit(function.name, function)
+        return self._units[function]
 
 
 class Sources:
-    """The units of one config. Sources are read once, so that what is planned is what is compiled."""
+    """The units of one config's instances."""
 
-    def __init__(self, instances: Mapping[str, InstanceConfig]) -> None:
+    def __init__(self, instances: Mapping[str, InstanceConfig], units: Units) -> None:
         self._instances = instances
-        self._units: dict[str, Unit] = {}
-        for instance in instances.values():
-            function = instance.function
-            if function.name not in self._units:
-                self._units[function.name] = function_unit(function.name, function)
+        self._units = {instance.function.name: units.of(instance.function) for instance in instances.values()}
 
     @functools.cached_property
     def codes(self) -> Mapping[str, str]:
