@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from xdpchain import Delete, Map, PortRange, Put, Struct, Write
-from xdpchain.testing import LoadedChain, Verdict
+from xdpchain.testing import LoadedChain, RunNode, Verdict
 from xdpchain_ratelimit import Ratelimit, RatelimitConfig, Rule
 from xdpchain_ratelimit.config import MAX_RULES
 from xdpchain_ratelimit.ports import each
@@ -183,12 +183,35 @@ def test_nothing_is_written_for_the_same_config(one: RatelimitConfig) -> None:
     assert list(Ratelimit().configure(one, one, memory.maps)) == []
 
 
-def test_as_many_rules_as_there_may_be_can_all_be_exchanged_at_once() -> None:
+def test_as_many_rules_as_there_may_be_can_be_exchanged_in_part_and_whole() -> None:
     def many(first: int) -> RatelimitConfig:
         ports = range(first, first + MAX_RULES)
-        return RatelimitConfig(rule=tuple(Rule(ports=(PortRange(port, port),), rate=1) for port in ports))  # type: ignore[arg-type]
+        return RatelimitConfig(rule=tuple(Rule(ports=(PortRange(port, port),), rate=port + 1) for port in ports))  # type: ignore[arg-type]
 
     memory = Memory()
-    for old, new in ((None, many(0)), (many(0), many(5000)), (many(5000), many(0))):
+    steps = [many(first) for first in (0, 700, 1400, 2100, 2800, 1900, 9000, 9001)]
+    for old, new in zip([None, *steps], steps, strict=False):
         for write in list(Ratelimit().configure(old, new, memory.maps)):
             memory.write(write)
+        found = {port: memory.limit_of(port) for port in expected(new)}
+        assert {port: limit and limit[:2] for port, limit in found.items()} == expected(new)
+        assert len({limit and limit[2] for limit in found.values()}) == MAX_RULES
+
+
+def test_windows_outlive_the_daemon_and_what_is_new_when_it_comes_back(node: RunNode, long_window: str) -> None:
+    def document(*rules: Mapping[str, Any]) -> dict[str, Any]:
+        return {"interface": {"eth0": {"chain": ["ratelimit"]}}, "function": {"ratelimit": {"window": long_window, "rule": rules}}}
+
+    web, mail = {"ports": [80], "rate": 2}, {"ports": [25], "rate": 1}
+    running = node(document(web), [Ratelimit()])
+    windows = running.maps("ratelimit")["rl_windows"]
+    place, window = next((place, window) for place, window in windows.items() if window["id"])
+    windows.put(place, {**window, "word": 12345})
+
+    running._engine.close()
+    running.apply(document(mail, {**web, "rate": 5}))
+
+    after = running.maps("ratelimit")["rl_windows"]
+    assert after is not windows
+    assert after.get(place) == {**window, "word": 12345}
+    assert sum(1 for _, one in after.items() if one["id"]) == 2
