@@ -24,7 +24,9 @@ def logged() -> set[str]:
     for path in Path(xdpchain.daemon.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS | {"_refuse"}:
-                names.update(argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant))
+                names.update(
+                    argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                )
     return names
 
 

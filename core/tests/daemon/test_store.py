@@ -87,17 +87,21 @@ while True:
     text = lambda n: {"node.toml": b"%d" % n, "conf.d/x.toml": b"%d" % n}
     Store(Path(sys.argv[1])).write(Record(text(number), text(number - 1), str(number)))
 """
-    number = 0
+    number, link, newest = 0, store.state / "applied", ""
     for round_number in range(15):
         child = subprocess.Popen([sys.executable, "-c", script, str(store.state), str(number)])
-        time.sleep(0.4 + round_number * 0.013)
+        while not link.is_symlink() or link.readlink().name == newest:
+            time.sleep(0.01)
+        until = time.monotonic() + 0.05 + round_number * 0.013
+        while time.monotonic() < until:
+            assert link.is_symlink()
         child.kill()
         child.wait()
 
         record = store.read()
 
         assert record is not None
-        number = int(record.source)
+        number, newest = int(record.source), link.readlink().name
         assert set(record.good.values()) == {str(number).encode()}
         assert record.previous is not None
         assert set(record.previous.values()) == {str(number - 1).encode()}

@@ -84,21 +84,22 @@ def test_the_watcher_tells_of_links_that_come_are_renamed_and_go() -> None:
     assert told == [first, [*first, "n1", "n0"], [*first, "n1", "n9"], first]
 
 
-def test_a_bridge_that_loses_its_port_does_not_make_the_port_vanish() -> None:
+def test_what_a_bridge_says_about_its_port_is_not_taken_for_the_port() -> None:
     ip("link", "add", "n0", "type", "veth", "peer", "name", "n1")
     ip("link", "add", "b0", "type", "bridge")
     ip("link", "set", "n0", "master", "b0")
 
-    async def after_leaving() -> dict[str, Interface]:
+    async def after_a_change_of_the_port() -> dict[str, Interface]:
         async with asyncio.timeout(10):
             changes = watch()
             await anext(changes)
-            await asyncio.to_thread(ip, "link", "set", "n0", "nomaster", "mtu", "1400")
+            await asyncio.to_thread(subprocess.run, ["bridge", "link", "set", "dev", "n0", "learning", "off"], check=True)
+            await asyncio.to_thread(ip, "link", "set", "n1", "mtu", "1400")
             found = by_name(await anext(changes))
             await changes.aclose()
             return found
 
-    assert asyncio.run(after_leaving())["n0"].mtu == 1400
+    assert asyncio.run(after_a_change_of_the_port())["n0"].kind == "veth"
 
 
 def test_an_xdp_program_set_by_netlink_wakes_the_watcher() -> None:
