@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,24 @@ import attrs
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
-from xdpchain import ConfigError, Delete, Hook, KernelFunction, Map, MapKind, Metric, Program, Put, Reason, Role, Table, option, u32, u64
+from xdpchain import (
+    ConfigError,
+    Delete,
+    Hook,
+    KernelFunction,
+    Map,
+    MapKind,
+    Metric,
+    Program,
+    Put,
+    Reason,
+    Role,
+    Table,
+    option,
+    testing,
+    u32,
+    u64,
+)
 from xdpchain.errors import CompileError
 from xdpchain.testing import LoadChain, LoadedChain, Verdict
 
@@ -211,3 +230,14 @@ def test_installed_plugins_are_there_by_default(load_chain: LoadChain) -> None:
         load_chain({"interface": {"eth0": {"chain": ["no_such_function_is_installed"]}}})
 
     assert "no instance or function is called" in caught.value.problems[0].message
+
+
+def test_the_pytest_plugin_imports_nothing_heavy_before_a_fixture_is_used() -> None:
+    heavy = ("scapy", "pyroute2", "xdpchain.chain.engine", "xdpchain.bpf.libbpf")
+    script = f"import sys, xdpchain.testing.plugin; print([name for name in {heavy} if name in sys.modules])"
+
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_type_of_the_public_face_is_there() -> None:
+    assert [getattr(testing, name).__name__ for name in testing.__all__] == testing.__all__

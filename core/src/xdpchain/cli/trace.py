@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from xdpchain.cli.options import config_option, json_option, path_option
+from xdpchain.cli.options import config_option, json_option
+from xdpchain.daemon.paths import DEFAULTS, variable
 from xdpchain.errors import XdpchainError
 
 if TYPE_CHECKING:
@@ -36,7 +37,15 @@ _LEAVES = {"PASS", "TX", "REDIRECT"}
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many times PACKET is sent.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the frames that leave the chain to this pcap.")
 @click.option("--egress", is_flag=True, help="Send through the TC egress chain, not through XDP and TC ingress.")
-@path_option("cache", "Directory of compiled functions.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, readable=False),  # the lack of rights is told by who loads programs, not by who looks for old ones
+    envvar=variable("cache"),
+    default=DEFAULTS["cache"],
+    show_default=True,
+    show_envvar=True,
+    help="Directory of compiled functions.",
+)
 @json_option
 def trace(
     config: Path,
