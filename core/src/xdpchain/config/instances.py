@@ -43,7 +43,7 @@ def _read_instance(name: str, table: Any, functions: Functions, report: Report) 
     own_keys = {key: value for key, value in table.items() if key != "plugin"}
     try:
         config, problems = structure(function.config, own_keys, path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise fault(function, "its config class raised", error) from error
     report.errors += problems
     return None if config is None else checked(InstanceConfig(name, function, config), report)
@@ -75,7 +75,7 @@ def implicit_instance(function: KernelFunction[Any], at: KeyPath, report: Report
         return None
     try:
         config = function.config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise fault(function, "its config class raised", error) from error
     return checked(InstanceConfig(function.name, function, config), report, at)
 
@@ -85,7 +85,7 @@ def checked(instance: InstanceConfig, report: Report, at: KeyPath | None = None)
     function = instance.function
     try:
         problems = [attrs.evolve(problem, path=(*_table_path(instance), *problem.path)) for problem in function.check(instance.config)]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise fault(function, "its check() raised", error) from error
     for problem in problems:
         report.add(problem, at)
@@ -96,7 +96,7 @@ def _table_path(instance: InstanceConfig) -> KeyPath:
     return ("function", instance.name)
 
 
-def fault(function: KernelFunction[Any], what: str, error: Exception) -> PluginError:
+def fault(function: KernelFunction[Any], what: str, error: BaseException) -> PluginError:
     """What a plugin's own method raised, as an error that names the plugin."""
     hint = "this is a bug of the plugin: report it to its authors"
     details = "".join(traceback.format_exception(error))

@@ -38,7 +38,7 @@ def _obstacles(chain: Sequence[str], instances: Mapping[str, InstanceConfig | No
         yield f"takes a function of one XDP program: {quoted(function.name)} has programs for {', '.join(others)} too"
     try:
         kinds = {schema.name: schema.kind for schema in function.maps(instance.config)}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise fault(function, "its maps() raised", error) from error
     for name, kind in kinds.items():
         if kind not in _CARD_KINDS:

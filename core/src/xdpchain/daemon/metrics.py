@@ -51,7 +51,7 @@ class NodeCollector(Collector):
             try:
                 for family in self._of_instance(instance.name):
                     _merge(families, family)
-            except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything, and the others' metrics go on
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything, and the others' metrics go on
                 self._tell(instance.name, error)
         yield from families.values()
 
@@ -87,7 +87,7 @@ class NodeCollector(Collector):
                 family.add_metric([str({"instance": name, **sample}.get(label, "")) for label in labels], float(value))
             yield family
 
-    def _tell(self, instance: str, error: Exception) -> None:
+    def _tell(self, instance: str, error: BaseException) -> None:
         """Log what a function's metrics raised: each thing once, since scrapes come every few seconds."""
         text = error.message if isinstance(error, XdpchainError) else f"{type(error).__name__}: {error}"
         if f"{instance}: {text}" not in self._told:
