@@ -18,7 +18,8 @@ from xdpchain.chain.model import Interface, Plan
 from xdpchain.config import NodeConfig, load
 from xdpchain.daemon import log as events
 from xdpchain.daemon.store import Record, Store, Texts, read_texts, then
-from xdpchain.errors import ConfigError, PluginError, Problem, XdpchainError
+from xdpchain.daemon.wire import error_data, error_from
+from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
 from xdpchain.plugins import Plugins
 
 _READ_TRIES = 3
@@ -108,7 +109,7 @@ class Node:
                 self._apply(self._store.good, "last good", None, blocked_ok=True)
             except XdpchainError:
                 raise error from None
-            self.refused = error
+            self.refused = _without_traceback(error)
             self._log.warning("last_good_used", file=str(self.file), **events.fields(error))
 
     def plan(self, file: Path | None) -> Plan:
@@ -143,11 +144,11 @@ class Node:
         if self.config is None:
             return
         try:
-            plan = self._engine.apply(self.config, self._present(), blocked_ok=True)
+            plan = self._carry_out(self.config, blocked_ok=True)
         except XdpchainError as error:
             if self.astray is None or self.astray.message != error.message:
                 self._log.warning("interface_failed", **events.fields(error))
-            self.astray = error
+            self.astray = _without_traceback(error)
             return
         self.astray = None
         self._tell(plan)
@@ -184,7 +185,7 @@ class Node:
             self._refuse("config_refused", file, error)
             raise
         try:
-            plan = self._engine.apply(config, self._present(), blocked_ok=blocked_ok)
+            plan = self._carry_out(config, blocked_ok=blocked_ok)
         except XdpchainError as error:
             self.applies.failed += 1
             self._refuse("apply_failed", file, error)
@@ -202,8 +203,16 @@ class Node:
         self._after(config, plan)
         return plan
 
+    def _carry_out(self, config: NodeConfig, *, blocked_ok: bool) -> Plan:
+        """What the engine does. The file system of the pins may fail, too: full, read-only, gone."""
+        try:
+            return self._engine.apply(config, self._present(), blocked_ok=blocked_ok)
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise KernelError(text, errno=error.errno or 0, hint="xdpchain doctor looks at the file systems") from error
+
     def _refuse(self, event: str, file: Path, error: XdpchainError) -> None:
-        self.refused = error
+        self.refused = _without_traceback(error)
         self._log.error(event, file=str(file), **events.fields(error))
         events.config_problems(self._log, error)
 
@@ -240,6 +249,11 @@ class Node:
         for name, answer in self._plugins.each("xdpchain_applied", config=config, plan=plan):
             if isinstance(answer, PluginError):
                 self._log.error("plugin_failed", plugin=name, **events.fields(answer))
+
+
+def _without_traceback(error: XdpchainError) -> XdpchainError:
+    """A copy to keep. The error itself refers to the frames of the failed apply, and so to the maps and programs that it had made."""
+    return error_from(error_data(error))
 
 
 def _words(plan: Plan) -> list[str]:

@@ -188,6 +188,9 @@ class Service:
                 with contextlib.suppress(Exception):
                     await work
                 raise
+            finally:
+                # an exception in it refers to this frame, too: that circle would hold all that a failed apply had made in the kernel
+                del work
 
     async def _read(self, action: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, action)
@@ -226,8 +229,9 @@ class Service:
             raise DaemonError(f"instance {instance!r} is being removed", hint="ask again")
         try:
             tables = tables_data(one.function.status(one.config, maps))
-        except Exception as error:
-            raise PluginError(one.function.name, f"its status() raised {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            message = f"its status() raised {type(error).__name__}: {error}"
+            raise PluginError(one.function.name, message, hint="this is a defect of the plugin; its maps can be shown") from error
         summary = {name: {"entries": len(one), "capacity": one.schema.capacity, "help": one.schema.help} for name, one in maps.items()}
         return {"instance": instance, "function": one.function.name, "summary": one.function.summary, "tables": tables, "maps": summary}
 
