@@ -2,7 +2,8 @@
 """
 Plugins: found through entry points and loaded one by one, so that a broken one is reported by name and harms no other.
 
-A plugin counts as loaded when it was imported, its hooks fit, and every function that it announces is sound and has a name of its own.
+A plugin counts as loaded when it was imported, its hooks fit, and every function that it announces is sound and has a name of its own. Where two
+announce one name, the plugin that bears it wins, else the first by name.
 """
 
 from __future__ import annotations
@@ -91,13 +92,20 @@ def load_plugins(*builtin: object) -> Plugins:
     owner: dict[str, str] = {}
     loaded: list[LoadedPlugin] = []
     broken: list[BrokenPlugin] = []
+    sound: list[tuple[EntryPoint, object, Sequence[KernelFunction[Any]]]] = []
     seen: set[str] = set()
     found = sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: (entry.name, _dist(entry)[0]))
     for entry in _wanted(found, broken):
-        dist, version = _dist(entry)
         try:
             _check_name(entry.name, seen)
-            plugin, announced = _load(entry)
+            sound.append((entry, *_load(entry)))
+        except PluginError as error:
+            broken.append(BrokenPlugin(entry.name, _dist(entry)[0], error))
+    # a function belongs first of all to the plugin that bears its name: whatever else is installed, that one goes on working
+    sound.sort(key=lambda one: one[0].name not in {function.name for function in one[2]})
+    for entry, plugin, announced in sound:
+        dist, version = _dist(entry)
+        try:
             _check_clashes(entry.name, announced, owner)
         except PluginError as error:
             broken.append(BrokenPlugin(entry.name, dist, error))
@@ -107,7 +115,7 @@ def load_plugins(*builtin: object) -> Plugins:
         functions.update(zip(names, announced, strict=True))
         owner.update(dict.fromkeys(names, f"{entry.name} ({dist})"))
         loaded.append(LoadedPlugin(entry.name, dist, version, names))
-    return Plugins(manager, functions, tuple(loaded), tuple(broken))
+    return Plugins(manager, functions, tuple(sorted(loaded, key=_name)), tuple(sorted(broken, key=_name)))
 
 
 def _manager() -> pluggy.PluginManager:
@@ -129,6 +137,10 @@ def _wanted(found: Sequence[EntryPoint], broken: list[BrokenPlugin]) -> Iterator
         near = difflib.get_close_matches(name, installed, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"correct {LOAD_VARIABLE} or install it"
         broken.append(BrokenPlugin(name, "", PluginError(name, f"{LOAD_VARIABLE} names it, but it is not installed", hint=hint)))
+
+
+def _name(plugin: LoadedPlugin | BrokenPlugin) -> str:
+    return plugin.name
 
 
 def _dist(entry: EntryPoint) -> tuple[str, str]:
