@@ -18,6 +18,7 @@ from xdpchain.errors import KernelError
 
 BPF_ANY, BPF_NOEXIST = 0, 1
 LOG_BYTES = 1 << 20
+_TOO_LARGE = {errno.E2BIG, errno.ENOMEM}
 _LOG_LEVEL = 1
 
 
@@ -244,7 +245,8 @@ def map_create(
         map_ifindex=ifindex,
     )
     result = _lib().bpf_map_create(kind, name.encode()[:15], key_size, value_size, capacity, ct.byref(opts))
-    return check(result, f"cannot create map {name} of {capacity} entries")
+    hint = "lower the setting that sizes it: the kernel has no room for so many" if -result in _TOO_LARGE else ""
+    return check(result, f"cannot create map {name} of {capacity} entries", hint)
 
 
 def btf_load(blob: bytes) -> int:

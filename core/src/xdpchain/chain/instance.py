@@ -106,7 +106,8 @@ def write(
     with plugin_call(function, "configure"):
         for one in writes:
             if one.map not in maps:
-                raise PluginError(function.name, f"configure() writes to map {one.map!r}, which its schema does not have")
+                message = f"configure() writes to map {one.map!r}, which its schema does not have"
+                raise PluginError(function.name, message, hint=f"its schema has: {', '.join(maps) or 'no maps'}")
             if one.map != last:
                 flush()
                 last = one.map
