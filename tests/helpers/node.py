@@ -18,6 +18,7 @@ from typing import Any
 from xdpchain.cli.client import call
 
 PATIENCE_S = 60.0
+ENDS_OF_APPLY = {"applied", "apply_failed", "config_refused", "internal_error"}
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -40,10 +41,9 @@ class Node:
         path = os.pathsep.join(filter(None, (str(plugins), os.environ.get("PYTHONPATH"))))
         self.environment = {**os.environ, **{f"XDPCHAIN_{name}": str(one) for name, one in paths.items()}, "PYTHONPATH": path}
         self.process: subprocess.Popen[bytes] | None = None
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(f"{base}/notify")
-        self._notify.settimeout(0.5)  # then look whether the daemon still lives
-        self.environment["NOTIFY_SOCKET"] = f"{base}/notify"
+        self._events: list[dict[str, Any]] = []
+        self._read_to = 0
+        self._notify = base / "notify"
 
     def configure(self, text: str) -> None:
         """Write the node's file."""
@@ -52,28 +52,25 @@ class Node:
     def spawn(self, **environment: str) -> None:
         """Start the daemon and do not wait for it."""
         self.log.write_text("")
-        with contextlib.suppress(TimeoutError, BlockingIOError):
-            while self._notify.recv(4096, socket.MSG_DONTWAIT):
-                pass
+        self._events, self._read_to = [], 0
         with self.log.open("ab") as log:
             command = [str(SCRIPTS / "xdpchaind")]
             self.process = subprocess.Popen(command, env={**self.environment, **environment}, stderr=log, stdin=subprocess.DEVNULL)
 
     def start(self, **environment: str) -> float:
-        """Start the daemon and wait until it is ready; how long that took, in seconds."""
-        began = time.monotonic()
-        self.spawn(**environment)
-        until = began + PATIENCE_S
-        while not self._is_ready():
-            assert self.running, self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-        return time.monotonic() - began
-
-    def _is_ready(self) -> bool:
-        try:
-            return b"READY=1" in self._notify.recv(4096)
-        except TimeoutError:
-            return False
+        """Start the daemon and wait until it says, as to systemd, that it is ready; how long that took, in seconds."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(self._notify))
+            manager.settimeout(0.5)  # then look whether the daemon still lives
+            began = time.monotonic()
+            self.spawn(NOTIFY_SOCKET=str(self._notify), **environment)
+            try:
+                while not _is_ready(manager):
+                    assert self.running, self.last_words()
+                    assert time.monotonic() < began + PATIENCE_S, self.last_words()
+                return time.monotonic() - began
+            finally:
+                self._notify.unlink()
 
     @property
     def running(self) -> bool:
@@ -127,21 +124,30 @@ class Node:
         """Run `xdpchain ... --json`."""
         return json.loads(self.command(*arguments, "--json", code=code))
 
-    def hang_up(self) -> dict[str, Any]:
-        """Send SIGHUP and wait for the reload to end; the event that it ended with."""
-        before = len(self._ends())
+    def hang_up(self) -> list[dict[str, Any]]:
+        """Send SIGHUP and wait for the end of the reload; what was logged meanwhile."""
+        before = len(self.events())
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
-        until(lambda: len(self._ends()) > before, self.log.read_text)
-        return self._ends()[before]
+        until(lambda: any(event["event"] in ENDS_OF_APPLY for event in self.events()[before:]), self.last_words)
+        self.status()  # answered after all of the reload's events
+        return self.events()[before:]
 
-    def _ends(self) -> list[dict[str, Any]]:
-        return [event for event in self.events() if event["event"] in {"applied", "apply_failed", "config_refused", "internal_error"}]
+    def last_words(self) -> str:
+        """The end of the log."""
+        return self.log.read_text()[-2000:]
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """What the daemon logged since its start."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
-        return [line for line in lines if not name or line["event"] == name]
+        with self.log.open("rb") as log:
+            log.seek(self._read_to)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_to += len(line)
+                if line.startswith(b"{"):
+                    self._events.append(json.loads(line))
+        return [event for event in self._events if not name or event["event"] == name]
 
     def close(self) -> None:
         """End the daemon if it lives, and take the datapath away."""
@@ -149,7 +155,13 @@ class Node:
             self.kill()
         if self.root.is_dir():
             self.command("unload", "--yes")
-        self._notify.close()
+
+
+def _is_ready(manager: socket.socket) -> bool:
+    try:
+        return b"READY=1" in manager.recv(4096)
+    except TimeoutError:
+        return False
 
 
 @contextlib.contextmanager

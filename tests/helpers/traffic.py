@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.handle import Handle
@@ -17,6 +20,7 @@ from xdpchain.bpf.handle import Handle
 _RETURN_PASS = bytes.fromhex("b7000000020000009500000000000000")
 """`r0 = XDP_PASS; exit`"""
 _XDP, _BPF_XDP, _NATIVE = 6, 37, 4
+_ETHERNET = bytes.fromhex("020000000001 020000000002")
 
 
 def signature(numbers: Iterable[int]) -> int:
@@ -77,3 +81,48 @@ def received(name: str) -> tuple[int, int]:
 def own_names(names: Iterable[str]) -> dict[str, str]:
     """Names of instances that no other test process uses at the same time."""
     return {name: f"{name}{os.getpid():x}" for name in names}
+
+
+def marked_frame() -> bytes:
+    """A frame in which `trail` leaves its number and which `judge` counts."""
+    return _ETHERNET + bytes.fromhex("88b5") + bytes(50)
+
+
+def syn_frame(port: int) -> bytes:
+    """A TCP SYN over IPv4, from 192.0.2.1 to 192.0.2.2."""
+    tcp = struct.pack(">HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 2, 65535, 0, 0)
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0, bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))
+    return _ETHERNET + bytes.fromhex("0800") + ip + tcp
+
+
+class Sender:
+    """Sends frames in turn, some hundreds in a second, and counts them."""
+
+    def __init__(self, interface: str, frames: Sequence[bytes], pause_s: float = 0.002) -> None:
+        self.rounds = 0
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._socket.bind((interface, 0))
+        self._frames, self._pause_s = frames, pause_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        while not self._ended.wait(self._pause_s):
+            for frame in self._frames:
+                self._socket.send(frame)
+            self.rounds += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """Send no more; how often each frame was sent."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        return self.rounds
