@@ -52,7 +52,7 @@ def writes(old: RatelimitConfig | None, new: RatelimitConfig, maps: Maps) -> Ite
     for id_, place in wanted_windows.items():
         if id_ not in had_windows:
             yield Put("rl_windows", place, {"id": id_, "word": 0})
-    had = {Limit(**limit): place for place, limit in maps["rl_rules"].items() if limit["window_ns"]}
+    had = {Limit(**limit): place for place, limit in maps["rl_rules"].items() if limit["window_ns"]} if old else {}
     limits = _limits(new, wanted_windows)
     wanted = _place(list(limits), had)
     for limit, place in wanted.items():

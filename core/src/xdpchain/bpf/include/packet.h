@@ -20,19 +20,19 @@ struct vlan_tag {
 	__be16 ethertype;
 };
 
-/* RFC 8200, sections 4.3 and following: options, routing and mobility headers count their length in 8 bytes without the first 8. */
+/*
+ * RFC 8200, section 4, and RFC 4302: what every extension header has in its first 8 bytes. `length` is in 8 bytes without the first 8, of an
+ * authentication header in 4 bytes without the first 8; a fragment header has 8 bytes, and its length is reserved.
+ */
 struct ip6_extension {
 	u8 next_header;
 	u8 length;
+	__be16 offset_more;	/* of a fragment header */
+	__be32 id;		/* of a fragment header */
 };
 
-/* RFC 8200, section 4.5 */
-struct ip6_fragment {
-	u8 next_header;
-	u8 reserved;
-	__be16 offset_more;
-	__be32 id;
-};
+#define PACKET_EXTENSIONS \
+	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_AH | 1ULL << IPPROTO_DSTOPTS)
 
 enum fragment {
 	FRAGMENT_NONE = 0,
@@ -123,8 +123,21 @@ static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
 
 static __always_inline bool packet_is_extension(u8 proto)
 {
-	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_MH ||
-	       proto == IPPROTO_FRAGMENT || proto == IPPROTO_AH;
+	return proto < 64 && PACKET_EXTENSIONS >> proto & 1;
+}
+
+/*
+ * The size of an extension header, without a branch: the verifier would follow every branch through all headers that may come behind it, and
+ * take a hundred times as long. For the same reason the comparisons are hidden from LLVM.
+ */
+static __always_inline u64 packet_extension_bytes(u64 proto, u64 length)
+{
+	u64 fragment = proto, ah = proto;
+
+	asm volatile("%0 ^= %1\n%0 += -1\n%0 >>= 63" : "+r"(fragment) : "i"(IPPROTO_FRAGMENT));	/* 1 if equal, else 0 */
+	asm volatile("%0 ^= %1\n%0 += -1\n%0 >>= 63" : "+r"(ah) : "i"(IPPROTO_AH));
+	length &= fragment - 1;
+	return (length + 1 + ah) << (3 - ah) & 0xffc;
 }
 
 static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip)
@@ -141,41 +154,23 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 	for (int i = 0; i < PACKET_MAX_EXTENSIONS; i++) {
 		struct ip6_extension *extension = at;
 
-		if (proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_ICMPV6)
+		if (!packet_is_extension(proto))
 			break;
-		if (proto == IPPROTO_FRAGMENT) {
-			struct ip6_fragment *part = at;
-
-			if ((void *)(part + 1) > packet->end) {
-				packet->malformed = CUT_SHORT;
-				return;
-			}
-			proto = part->next_header;
-			at = part + 1;
-			if (part->offset_more & bpf_htons(0xfff8)) {
-				packet->fragment = FRAGMENT_LATER;
-				packet->l4_proto = proto;
-				return;
-			}
-			if (part->offset_more & bpf_htons(1))
-				packet->fragment = FRAGMENT_FIRST;
-		} else if (proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_MH) {
-			if ((void *)(extension + 1) > packet->end) {
-				packet->malformed = CUT_SHORT;
-				return;
-			}
-			proto = extension->next_header;
-			at += (extension->length + 1) * 8;
-		} else if (proto == IPPROTO_AH) {	/* RFC 4302: in 4 bytes, without the first 8 */
-			if ((void *)(extension + 1) > packet->end) {
-				packet->malformed = CUT_SHORT;
-				return;
-			}
-			proto = extension->next_header;
-			at += (extension->length + 2) * 4;
-		} else {
-			break;
+		if ((void *)(extension + 1) > packet->end) {
+			packet->malformed = CUT_SHORT;
+			return;
 		}
+		at += packet_extension_bytes(proto, extension->length);
+		if (proto == IPPROTO_FRAGMENT) {
+			if (extension->offset_more & bpf_htons(0xfff8)) {
+				packet->fragment = FRAGMENT_LATER;
+				packet->l4_proto = extension->next_header;
+				return;
+			}
+			if (extension->offset_more & bpf_htons(1))
+				packet->fragment = FRAGMENT_FIRST;
+		}
+		proto = extension->next_header;
 	}
 	packet->l4_proto = proto;
 	packet->l4 = at;
