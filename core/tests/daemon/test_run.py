@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from xdpchain.errors import ExitCode
 
 from core.tests.daemon.conftest import NODE, add_link
 from core.tests.daemon.process import Daemon
-from core.tests.netlink.attach import attach_pass
+from core.tests.netlink.attach import attach_pass, attach_pass_by_link
 from core.tests.plugins.build import LIMITER, make_plugin
 
 BAD = NODE.replace("ports = [53]", "ports = [70000]\ncolor = 1")
@@ -275,8 +277,29 @@ def test_a_chain_waits_for_its_interface_and_follows_it(daemon: Daemon) -> None:
     subprocess.run(["ip", "link", "del", "x1"], check=True)
 
 
-def test_a_foreign_program_is_reported_never_replaced_and_followed_when_it_goes(daemon: Daemon, link: str) -> None:
-    with attach_pass("t0", "native") as number:
+def test_a_chain_that_cannot_follow_is_told_and_tried_again_at_the_next_change(daemon: Daemon, link: str) -> None:
+    """Meanwhile nothing can be pinned."""
+    daemon.configure(NODE + '[interface.tap0]\nchain = ["limiter"]\n')
+    daemon.start()
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(daemon.root.parent)], check=True)
+    subprocess.run(["ip", "link", "add", "tap0", "type", "veth", "peer", "name", "p0"], check=True)
+    daemon.wait_for(lambda: daemon.events("interface_failed"))
+    assert "the chains could not follow the interfaces" in daemon.cli("status")
+    assert chains(daemon) == {"t0": ["limiter"]}
+
+    subprocess.run(["mount", "-o", "remount,bind,rw", str(daemon.root.parent)], check=True)
+    subprocess.run(["ip", "link", "set", "tap0", "up"], check=True)
+    daemon.wait_for(lambda: "tap0" in chains(daemon))
+
+    assert daemon.data("status")["interfaces_error"] is None
+    subprocess.run(["ip", "link", "del", "tap0"], check=True)
+
+
+@pytest.mark.parametrize("attach", [attach_pass, attach_pass_by_link])
+def test_a_foreign_program_is_reported_never_replaced_and_followed_when_it_goes(
+    daemon: Daemon, link: str, attach: Callable[[str], contextlib.AbstractContextManager[int]]
+) -> None:
+    with attach("t0") as number:
         daemon.start()
         assert "another XDP program" in daemon.data("status")["blocked"]["t0"]
         assert "blocked   t0" in daemon.cli("status")
