@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
+NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
+"""the machine's, opened while tests are collected: those of other folders leave it, and pip may need it"""
 
 
 @attrs.frozen
@@ -24,9 +26,16 @@ class Environment:
 
     def run(self, program: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one of its programs."""
-        command = (str(self.path / "bin" / program), *arguments)
+        command = ("nsenter", f"--net=/proc/self/fd/{NETWORK}", str(self.path / "bin" / program), *arguments)
         done = subprocess.run(
-            command, cwd=cwd or self.path, env=clean(os.environ), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command,
+            cwd=cwd or self.path,
+            env=clean(os.environ),
+            pass_fds=(NETWORK,),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
         )
         assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
