@@ -83,5 +83,5 @@ def test_each_problem_of_a_configuration_is_an_event() -> None:
     events.config_problems(events.get_logger(), ConfigError((Problem(("a", 0), "x", "h", "f", 1), Problem((), "y"))))
 
     first, second = map(json.loads, stream.getvalue().splitlines())
-    assert (first["event"], first["key"], first["line"], first["problem"], first["hint"]) == ("config_problem", "a.0", 1, "x", "h")
+    assert (first["event"], first["key"], first["line"], first["problem"], first["hint"]) == ("config_problem", "a[0]", 1, "x", "h")
     assert second["problem"] == "y"

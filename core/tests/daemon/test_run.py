@@ -144,7 +144,7 @@ def test_a_bad_file_at_the_first_start_ends_it_with_all_problems(daemon: Daemon,
     assert daemon.process is not None
 
     assert daemon.process.wait(30) == ExitCode.CONFIG
-    assert {event["key"] for event in daemon.events("config_problem")} == {"function.limiter.ports.0", "function.limiter.color"}
+    assert {event["key"] for event in daemon.events("config_problem")} == {"function.limiter.ports[0]", "function.limiter.color"}
     assert daemon.events("start_failed")[0]["exit_code"] == ExitCode.CONFIG
     assert chains(daemon, code=ExitCode.DAEMON) == {}
 

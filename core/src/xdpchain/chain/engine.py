@@ -84,9 +84,7 @@ class Engine:
         plan = self._plan(state, wanted, present)
         if plan.blocked and not blocked_ok:
             name, who = next(iter(plan.blocked.items()))
-            raise InterfaceError(
-                f"{name}: {who} is attached there", hint="it is never replaced: detach it, or take the interface out of the config"
-            )
+            raise InterfaceError(f"{name}: {who}", hint="or take the interface out of the config")
         if plan or first:
             transaction = Transaction()
             try:
@@ -143,7 +141,7 @@ class Engine:
                 attempt.roll_back()
                 if not blocked_ok:
                     raise
-                blocked[wanted.names[place.interface]] = error.message
+                blocked[wanted.names[place.interface]] = f"{error.message}; {error.hint}"
                 chains.pop(place, None)
             else:
                 transaction.absorb(attempt)
@@ -221,5 +219,5 @@ def _blocked(wanted: Wanted, running: Running, present: Sequence[Interface]) -> 
         place = Place(Hook.XDP, interface.index)
         if place in wanted.wirings and place not in running.wirings and interface.xdp_programs:
             mode, number = next(iter(interface.xdp_programs.items()))
-            blocked[place] = f"another XDP program (id {number}, {mode})"
+            blocked[place] = f"another XDP program (id {number}, {mode}) is attached there; it is never replaced: detach it"
     return blocked

@@ -102,7 +102,7 @@ def show_absent(data: Mapping[str, Any]) -> None:
         click.echo(f"{click.style('waiting', fg='yellow')}   {name}: no such interface now; its chain attaches when it appears")
     for name, who in data["blocked"].items():
         click.echo(f"{click.style('blocked', fg='red')}   {name}: {who}")
-        click.echo("    hint: detach what is there, or take the interface out of the config; the daemon attaches by itself then")
+        click.echo("    hint: mend that, or take the interface out of the config; a daemon attaches by itself then")
 
 
 def amount(number: float) -> str:

@@ -9,11 +9,12 @@ from typing import Any, TextIO
 
 import structlog
 
+from xdpchain.config.keypath import key_path
 from xdpchain.errors import ConfigError, XdpchainError
 
 EVENTS: Mapping[str, str] = {
     "starting": "the daemon begins: its version, process, paths",
-    "ready": "the first apply is done (or its failure is known), clients are served",
+    "ready": "the first apply is done, clients are served",
     "stopping": "a signal ended the daemon; the chains go on",
     "start_failed": "the daemon cannot start; the chains that run go on",
     "bpffs_mounted": "the BPF file system was mounted, because nobody had",
@@ -29,7 +30,7 @@ EVENTS: Mapping[str, str] = {
     "rollback_kept": "started with the configuration that a rollback chose, not with the node's file",
     "state_unusable": "the saved configurations cannot be read or written; a rollback is not possible until that is mended",
     "interface_failed": "interfaces changed, and the chains could not follow; tried again at the next change",
-    "interface_blocked": "a foreign XDP program is on an interface: its chain is not attached",
+    "interface_blocked": "a chain cannot be attached to its interface, most often because a foreign XDP program is there; the other chains run",
     "interface_waiting": "a configured interface is not there: its chain waits for it",
     "watch_failed": "interfaces cannot be watched at the moment; tried again shortly",
     "unloaded": "everything was removed from the kernel, because a client said so",
@@ -79,5 +80,6 @@ def fields(error: XdpchainError) -> dict[str, Any]:
 def config_problems(log: Any, error: XdpchainError) -> None:
     """One event for each problem of a refused configuration."""
     for problem in error.problems if isinstance(error, ConfigError) else ():
-        key = ".".join(map(str, problem.path))
-        log.error("config_problem", file=problem.file, line=problem.line, key=key, problem=problem.message, hint=problem.hint)
+        log.error(
+            "config_problem", file=problem.file, line=problem.line, key=key_path(problem.path), problem=problem.message, hint=problem.hint
+        )

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from xdpchain.chain.engine import Engine
 from xdpchain.chain.model import PlaceStatus, Snapshot
 from xdpchain.daemon import log as events
-from xdpchain.daemon.node import Node
+from xdpchain.daemon.node import ORIGINS, Node
 from xdpchain.errors import XdpchainError
 from xdpchain.function import MapReader, Verdict
 from xdpchain.plugins import Plugins
@@ -68,6 +68,13 @@ class NodeCollector(Collector):
         if applies.last_applied:
             text = "When a configuration was applied last, in seconds since 1970."
             yield GaugeMetricFamily("xdpchain_config_last_apply_timestamp_seconds", text, value=applies.last_applied)
+        text = (
+            "What runs: the node's file (file), another one (other_file), what a rollback or a start with a bad file fell back to, nothing."
+        )
+        origin = GaugeMetricFamily("xdpchain_config_origin", text, labels=["origin"])
+        for one in ORIGINS:
+            origin.add_metric([one.replace(" ", "_")], float(one == self._node.running.origin))
+        yield origin
         broken = len(self._plugins.broken)
         yield GaugeMetricFamily("xdpchain_plugins_broken", "Plugins that were left out because they are broken.", value=broken)
 

@@ -25,9 +25,13 @@ from xdpchain.plugins import Plugins
 _READ_TRIES = 3
 
 
+ORIGINS = ("file", "other file", "rollback", "last good", "none")
+"""Where what runs may come from: the node's file, another one, a rollback, the last good one when the file is bad at start, nowhere."""
+
+
 @attrs.frozen
 class Running:
-    """What is applied. `origin` is "file" (the node's file), "other file", "rollback", "last good" or "none"; `since` a UNIX time."""
+    """What is applied. `origin` is one of `ORIGINS`, `since` a UNIX time."""
 
     origin: str = "none"
     source: str = ""
@@ -241,7 +245,12 @@ class Node:
                 self._log.warning("interface_waiting", interface=name)
         for name, why in plan.blocked.items():
             if blocked.get(name) != why:
-                self._log.error("interface_blocked", interface=name, by=why, hint="detach it, or take the interface out of the config")
+                self._log.error(
+                    "interface_blocked",
+                    interface=name,
+                    by=why,
+                    hint="mend it, or take the interface out of the config; it is looked at again by itself",
+                )
         self._told = (plan.waiting, dict(plan.blocked))
 
     def _after(self, config: NodeConfig, plan: Plan) -> None:
