@@ -66,7 +66,7 @@ SEEN = Struct("probe_seen", {"l4": u32, "ethertype": u16, "vlans": u8, "l4_proto
 ETH, IP4, IP6, TCP, UDP, ICMP, ICMP6 = (1 << bit for bit in range(7))
 TRANSPORT = {6: (TCP, 20), 17: (UDP, 8), 1: (ICMP, 8), 58: (ICMP6, 8)}
 CUT_SHORT, OUT_OF_REACH = 1, 2
-EXTENSIONS = {0, 43, 44, 51, 60, 135}
+EXTENSIONS = {0, 43, 44, 51, 60}
 
 
 class Probe(KernelFunction[NoConfig]):
@@ -138,7 +138,7 @@ class Model:
         for _ in range(6):
             if proto not in EXTENSIONS:
                 break
-            if len(frame) < at + (8 if proto == 44 else 2):
+            if len(frame) < at + 8:
                 self.malformed = CUT_SHORT
                 return
             if proto == 44:
@@ -173,7 +173,7 @@ def frames(choose: random.Random, count: int) -> list[bytes]:
 
 def frame(choose: random.Random) -> bytes:
     tags = b"".join(choose.choice((b"\x81\x00", b"\x88\xa8")) + choose.randbytes(2) for _ in range(choose.choice((0, 0, 0, 1, 2, 3))))
-    proto = choose.choice((6, 6, 17, 1, 58, 47, *EXTENSIONS))
+    proto = choose.choice((6, 6, 17, 1, 58, 47, 135, *EXTENSIONS))
     payload = choose.randbytes(choose.choice((0, 4, 8, 19, 20, 60)))
     if choose.random() < 0.5:
         words = choose.choice((5, 5, 5, 6, 15))
