@@ -9,6 +9,7 @@ The types follow the C ABI of BPF targets: little-endian hosts, natural alignmen
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import struct
 from collections.abc import Mapping
@@ -133,7 +134,7 @@ class Struct:
     name: str
     fields: Mapping[str, Type] = attrs.field(hash=False)
 
-    @property
+    @functools.cached_property
     def offsets(self) -> dict[str, int]:
         """The byte offset of each field."""
         at, offsets = 0, {}
@@ -143,11 +144,11 @@ class Struct:
             at += kind.size
         return offsets
 
-    @property
+    @functools.cached_property
     def align(self) -> int:
         return max(kind.align for kind in self.fields.values())
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         last = list(self.fields)[-1]
         return _align(self.offsets[last] + self.fields[last].size, self.align)

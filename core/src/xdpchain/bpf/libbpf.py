@@ -315,8 +315,9 @@ def map_lookup_batch(fd: int, key_size: int, value_bytes: int, chunk: int = 4096
             continue
         if result != -2:
             check(result, "cannot read map elements")
+        key_data, value_data = keys.raw, values.raw  # each .raw copies the whole buffer
         for at in range(count.value):
-            yield keys.raw[at * key_size : (at + 1) * key_size], values.raw[at * value_bytes : (at + 1) * value_bytes]
+            yield key_data[at * key_size : (at + 1) * key_size], value_data[at * value_bytes : (at + 1) * value_bytes]
         if result == -2:
             return
         position = cursor.raw

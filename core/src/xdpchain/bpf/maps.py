@@ -130,7 +130,8 @@ class KernelMap:
     def items_raw(self) -> Iterator[tuple[bytes, bytes]]:
         if self.schema.kind is not MapKind.LPM_TRIE or self.schema.capacity > _BATCH:
             try:
-                yield from libbpf.map_lookup_batch(self.fd, self.schema.key.size, self._value_bytes)
+                chunk = min(self.schema.capacity, _BATCH)
+                yield from libbpf.map_lookup_batch(self.fd, self.schema.key.size, self._value_bytes, chunk)
             except KernelError as error:
                 if error.errno not in _NO_BATCH:
                     raise

@@ -19,7 +19,7 @@ from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.instance import Instance, make_instance, write, writes_between
 from xdpchain.chain.model import Count, Frame, Interface, Place, Wiring
 from xdpchain.chain.plan import want
-from xdpchain.chain.snapshot import read_counts
+from xdpchain.chain.snapshot import read_counts, verdict_at
 from xdpchain.chain.sources import Sources, Units
 from xdpchain.chain.transaction import Transaction
 from xdpchain.chain.wiring import Generation, Hop, build_generation
@@ -58,7 +58,7 @@ class PrivateChain:
             one = config.instances[name]
             self._instances[name] = make_instance(name, one.function, one.config, sources.codes[name], artifacts[name], None, Transaction())
         self._generations = {place.hook: self._build(place, wiring) for place, wiring in wanted.wirings.items() if place.interface}
-        self._seen: dict[tuple[Hook, str], Mapping[tuple[Verdict, str], int]] = {}
+        self._seen = {hop.counts.fd: dict(hop.counts.items_raw()) for one in self._generations.values() for hop in one.hops}
         self._index = 0
 
     def _build(self, place: Place, wiring: Wiring) -> Generation:
@@ -117,16 +117,15 @@ class PrivateChain:
         return Frame(index, *decided, path, packet)
 
     def _steps(self, hook: Hook) -> list[tuple[str, Verdict, str]]:
-        """What the last frame added to the counters: one step for each hop that it passed."""
+        """What the last frame added to the counters: one step for each hop that it passed. Compared as they are: most are as before."""
         steps = []
         for hop in self._generations[hook].hops:
-            now = {(count.verdict, count.reason): count.packets for count in _counts(hop)}
-            before = self._seen.get((hook, hop.instance.name), {})
-            self._seen[hook, hop.instance.name] = now
-            changed = [key for key, packets in now.items() if packets != before.get(key, 0)]
+            before, now = self._seen[hop.counts.fd], dict(hop.counts.items_raw())
+            self._seen[hop.counts.fd] = now
+            changed = [key for key, value in now.items() if value != before[key]]
             if not changed:
                 break
-            verdict, reason = changed[-1]
+            verdict, reason = verdict_at(hop.counts.schema.key.unpack(changed[-1]), hop.instance.function.reasons)
             steps.append((hop.instance.name, verdict, reason))
         return steps
 

@@ -40,11 +40,15 @@ def read_counts(counts: KernelMap, reasons: Sequence[Reason]) -> tuple[Count, ..
         values = value if isinstance(value, list) else [value]
         packets = sum(one["packets"] for one in values)
         if packets:
-            action, reason = index & _ACTION_MASK, index >> _ACTION_BITS
-            verdict = Verdict(action) if action in set(Verdict) else Verdict.ABORT
-            name = reasons[reason - 1].name if reason else ""
-            found.append(Count(verdict, name, packets, sum(one["bytes"] for one in values)))
+            found.append(Count(*verdict_at(index, reasons), packets, sum(one["bytes"] for one in values)))
     return tuple(found)
+
+
+def verdict_at(index: int, reasons: Sequence[Reason]) -> tuple[Verdict, str]:
+    """The verdict and the name of the reason that a counter stands for."""
+    action, reason = index & _ACTION_MASK, index >> _ACTION_BITS
+    verdict = Verdict(action) if action in set(Verdict) else Verdict.ABORT
+    return verdict, reasons[reason - 1].name if reason else ""
 
 
 def order_in_kernel(first: int | None, generation: Generation) -> tuple[str, ...]:
