@@ -60,19 +60,11 @@ static __always_inline int xc_count(u32 index, u64 bytes)
 _XDP_BYTES = """
 /*
  * The length of a frame. To ask the kernel for it costs as much as all the rest of an entry, so it is asked only where the IP header does not
- * say that the frame ends in its first buffer. A length of 0 says nothing: the kernel's own segments over 64 KiB have it.
+ * say that the frame ends in its first buffer.
  */
 static __always_inline u64 xc_bytes(struct xdp_md *ctx, const struct packet *packet)
 {
-	u64 linear = packet->end - packet->data;
-
-	if (!xc_frags())
-		return linear;
-	if (packet->ip4 && (u64)bpf_ntohs(packet->ip4->tot_len) - 1 < packet->end - (void *)packet->ip4)
-		return linear;
-	if (packet->ip6 && (u64)bpf_ntohs(packet->ip6->payload_len) - 1 < packet->end - (void *)(packet->ip6 + 1))
-		return linear;
-	return bpf_xdp_get_buff_len(ctx);
+	return xc_frags() && packet->spare < 0 ? bpf_xdp_get_buff_len(ctx) : packet->end - packet->data;
 }
 """
 

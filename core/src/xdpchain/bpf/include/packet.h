@@ -62,6 +62,7 @@ struct packet {
 	u8 l4_proto;			/* behind the extension headers; 0 where there is no IP */
 	u8 fragment;			/* enum fragment */
 	u8 malformed;			/* enum malformed */
+	s64 spare;			/* bytes of the first buffer behind the IP packet; negative if it may go on in another buffer */
 };
 
 static __always_inline void packet_transport(struct packet *packet)
@@ -100,6 +101,18 @@ static __always_inline void packet_transport(struct packet *packet)
 	}
 }
 
+/*
+ * `length` counts from `from`; 0 says nothing: the kernel's own segments over 64 KiB have it. The empty assembly keeps LLVM from mixing the
+ * length into the pointers, which the verifier refuses.
+ */
+static __always_inline s64 packet_spare(void *from, void *end, __be16 length)
+{
+	s64 there = end - from;
+
+	asm volatile("" : "+r"(there));
+	return there - 1 - (u16)(bpf_ntohs(length) - 1);
+}
+
 static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
 {
 	u32 header = ip->ihl * 4;
@@ -110,6 +123,7 @@ static __always_inline void packet_ip4(struct packet *packet, struct iphdr *ip)
 		return;
 	}
 	packet->ip4 = ip;
+	packet->spare = packet_spare(ip, packet->end, ip->tot_len);
 	packet->l4_proto = ip->protocol;
 	offset = ip->frag_off & bpf_htons(0x3fff);	/* MF and the offset */
 	if (offset) {
@@ -150,6 +164,7 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 		return;
 	}
 	packet->ip6 = ip;
+	packet->spare = packet_spare(ip + 1, packet->end, ip->payload_len);
 #pragma unroll
 	for (int i = 0; i < PACKET_MAX_EXTENSIONS; i++) {
 		struct ip6_extension *extension = at;
@@ -186,7 +201,7 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 	void *at = eth + 1;
 	__be16 ethertype;
 
-	*packet = (struct packet){ .data = data, .end = end };
+	*packet = (struct packet){ .data = data, .end = end, .spare = -1 };
 	if (at > end) {
 		packet->malformed = CUT_SHORT;
 		return;
