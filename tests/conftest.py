@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from core.tests.chain.conftest import wire
+from core.tests.chain.conftest import Wire, wire
 from core.tests.conftest import bpffs
 from core.tests.isolation import leave_the_machine_alone
+from tests.helpers.bed import Bed
 from tests.helpers.distribution import install, trail_files
 from tests.helpers.node import Node, node
 
@@ -46,3 +47,11 @@ def here(namespaces: None, tmp_path: Path, bpffs: Path, plugins: Path, cache: Pa
     """A node; not started yet."""
     with node(tmp_path, bpffs, plugins, cache) as one:
         yield one
+
+
+@pytest.fixture
+def bed(here: Node, wire: Wire) -> Bed:
+    """A node with the chain a, b between a generator of frames and the judge; not started yet."""
+    bed = Bed(here, wire)
+    bed.write("ab")
+    return bed
