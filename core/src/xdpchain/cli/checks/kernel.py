@@ -16,8 +16,8 @@ from xdpchain.hookspecs import Finding, State
 if TYPE_CHECKING:
     from xdpchain.config import NodeConfig
 
-OLDEST = (6, 6)
-"""the first kernel with tcx, which TC chains hang on"""
+TCX = (6, 6)
+"""the first kernel on which links hold TC chains"""
 _CAP_SYS_ADMIN = 21
 _NET = Path("/proc/sys/net/core")
 
@@ -52,9 +52,8 @@ def _setting(path: Path) -> int | None:
 
 def _version(release: str) -> Finding:
     match = re.match(r"(\d+)\.(\d+)", release)
-    fine = match is not None and (int(match[1]), int(match[2])) >= OLDEST
-    wanted = ".".join(map(str, OLDEST))
-    hint = f"chains on TC need {wanted} (tcx); XDP chains may work"
+    fine = match is not None and (int(match[1]), int(match[2])) >= TCX
+    hint = f"before {'.'.join(map(str, TCX))} a TC chain is a clsact filter, which anybody may remove; nothing older than 6.18 was tried"
     return Finding("kernel", State.OK if fine else State.WARN, release, _unless(fine, hint))
 
 
