@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from xdpchain.chain.engine import Engine, unload
 from xdpchain.config import NodeConfig, loads
 from xdpchain.function import KernelFunction
 from xdpchain.netlink import list_interfaces
+from xdpchain.testing.namespace import enter_new_namespaces
 from xdpchain_ratelimit import Ratelimit
 
 from bench.functions.xdpchain_bench import Noop
@@ -34,7 +34,6 @@ ROUNDS = 9
 START_TIMEOUT_S = 30.0
 
 _FUNCTIONS = Path(__file__).with_name("functions")
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _RULE = """
 [[function.ratelimit.rule]]
 ports = [80, 443]
@@ -55,10 +54,7 @@ def measure(_: Compiler, rounds: int) -> Iterator[Result]:
 
 
 def _own_namespaces() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
-        sys.exit(f"unshare: {os.strerror(ctypes.get_errno())}")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    enter_new_namespaces()
     subprocess.run(["ip", "link", "add", "near", "type", "veth", "peer", "name", "far"], check=True)
     for end in ("near", "far"):
         subprocess.run(["ip", "link", "set", end, "up"], check=True)

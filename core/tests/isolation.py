@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 
 import pytest
-
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+from xdpchain.testing.namespace import enter_new_namespaces
 
 
 def leave_the_machine_alone() -> None:
     """Move this process into new namespaces; they end with it, and so does whatever a test left there."""
     if os.geteuid() != 0:
         pytest.exit("the tests load programs into the kernel: run them as root", returncode=4)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
-        pytest.exit(f"unshare: {os.strerror(ctypes.get_errno())}", returncode=4)
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    enter_new_namespaces()
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     subprocess.run(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

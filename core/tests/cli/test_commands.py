@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -170,18 +172,21 @@ def test_the_unit_file_starts_this_program(tmp_path: Path) -> None:
 
 
 def test_systemd_accepts_the_unit_file(tmp_path: Path) -> None:
-    """Where systemd is, its own checker finds nothing."""
+    """Where systemd is, its own checker finds nothing either."""
     unit = tmp_path / "xdpchaind.service"
     for program in ("xdpchaind", "xdpchain"):
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
     unit.write_text(unit_file(tmp_path / "xdpchaind"))
-    try:
-        done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no systemd here")
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.read(unit)
 
-    assert done.stderr == ""
+    assert ["Unit", "Service", "Install"] == parsed.sections()
+
+    if shutil.which("systemd-analyze"):
+        done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+
+        assert done.stderr == ""
 
 
 def test_versions_are_the_same() -> None:

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from xdpchain.bpf import libbpf
 from xdpchain.bpf.attach import Link, attach_xdp
 from xdpchain.bpf.handle import Handle
 
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _SIOCGIFHWADDR, _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8927, 0x8946, 0x17
 _XDP, _BPF_XDP = 6, 37
 _RETURN_PASS = bytes.fromhex("b700000002000000 9500000000000000")
@@ -168,6 +169,21 @@ class Netns:
         self._stack.close()
 
 
+def enter_new_namespaces() -> None:
+    """
+    Move this process into a network of its own, with nothing in it, and mounts of its own. They end with it, and so does what is left there.
+
+    Raises:
+        OSError: it is not root.
+    """
+    _check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS | _CLONE_NEWNET), "unshare")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        # what is mounted from now on is not sent to where we come from; mount by mount, since the root of a chroot is none
+        if any(field.startswith("shared:") for field in fields[6 : fields.index("-")]):
+            subprocess.run(["mount", "--make-private", fields[4].encode().decode("unicode_escape")], check=True)
+
+
 def _ip(*arguments: str) -> None:
     done = subprocess.run(("ip", *arguments), check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
@@ -175,7 +191,10 @@ def _ip(*arguments: str) -> None:
 
 
 def _setns(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET):
+    _check(ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET), "setns")
+
+
+def _check(result: int, what: str) -> None:
+    if result:
         code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
+        raise OSError(code, f"{what}: {os.strerror(code)}")
