@@ -2,8 +2,8 @@
 """
 The system's libbpf.so.1 through ctypes: the low-level calls, with errors as `KernelError`.
 
-Only calls that wrap one bpf(2) command are used; structures follow libbpf's `bpf.h` and the kernel's `linux/bpf.h`. Descriptors are plain
-ints here; `xdpchain.bpf.handle.Handle` owns them.
+Only calls that wrap one command of bpf(2), and those for clsact filters, are used. Descriptors are plain ints here;
+`xdpchain.bpf.handle.Handle` owns them.
 """
 
 from __future__ import annotations
@@ -14,163 +14,13 @@ import functools
 import os
 from collections.abc import Iterator
 
+from xdpchain.bpf import structs
 from xdpchain.errors import KernelError
 
 BPF_ANY, BPF_NOEXIST = 0, 1
 LOG_BYTES = 1 << 20
 _TOO_LARGE = {errno.E2BIG, errno.ENOMEM}
 _LOG_LEVEL = 1
-
-
-class _ProgLoadOpts(ct.Structure):
-    """libbpf's option structs begin with their own size, by which it knows which fields the caller has."""
-
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("attempts", ct.c_int),
-        ("expected_attach_type", ct.c_int),
-        ("prog_btf_fd", ct.c_uint32),
-        ("prog_flags", ct.c_uint32),
-        ("prog_ifindex", ct.c_uint32),
-        ("kern_version", ct.c_uint32),
-        ("attach_btf_id", ct.c_uint32),
-        ("attach_prog_fd", ct.c_uint32),
-        ("attach_btf_obj_fd", ct.c_uint32),
-        ("fd_array", ct.c_void_p),
-        ("func_info", ct.c_void_p),
-        ("func_info_cnt", ct.c_uint32),
-        ("func_info_rec_size", ct.c_uint32),
-        ("line_info", ct.c_void_p),
-        ("line_info_cnt", ct.c_uint32),
-        ("line_info_rec_size", ct.c_uint32),
-        ("log_level", ct.c_uint32),
-        ("log_size", ct.c_uint32),
-        ("log_buf", ct.c_char_p),
-    )
-
-
-class _MapCreateOpts(ct.Structure):
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("btf_fd", ct.c_uint32),
-        ("btf_key_type_id", ct.c_uint32),
-        ("btf_value_type_id", ct.c_uint32),
-        ("btf_vmlinux_value_type_id", ct.c_uint32),
-        ("inner_map_fd", ct.c_uint32),
-        ("map_flags", ct.c_uint32),
-        ("map_extra", ct.c_uint64),
-        ("numa_node", ct.c_uint32),
-        ("map_ifindex", ct.c_uint32),
-    )
-
-
-class _LinkCreateOpts(ct.Structure):
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("flags", ct.c_uint32),
-        ("iter_info", ct.c_void_p),
-        ("iter_info_len", ct.c_uint32),
-        ("target_btf_id", ct.c_uint32),
-        ("cookie", ct.c_uint64),
-    )
-
-
-class _BatchOpts(ct.Structure):
-    _fields_ = (("sz", ct.c_size_t), ("elem_flags", ct.c_uint64), ("flags", ct.c_uint64))
-
-
-class _TestRunOpts(ct.Structure):
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("data_in", ct.c_void_p),
-        ("data_out", ct.c_void_p),
-        ("data_size_in", ct.c_uint32),
-        ("data_size_out", ct.c_uint32),
-        ("ctx_in", ct.c_void_p),
-        ("ctx_out", ct.c_void_p),
-        ("ctx_size_in", ct.c_uint32),
-        ("ctx_size_out", ct.c_uint32),
-        ("retval", ct.c_uint32),
-        ("repeat", ct.c_int),
-        ("duration", ct.c_uint32),
-        ("flags", ct.c_uint32),
-        ("cpu", ct.c_uint32),
-        ("batch_size", ct.c_uint32),
-    )
-
-
-class _TcHook(ct.Structure):
-    _fields_ = (("sz", ct.c_size_t), ("ifindex", ct.c_int), ("attach_point", ct.c_int), ("parent", ct.c_uint32))
-
-
-class _TcOpts(ct.Structure):
-    _fields_ = (
-        ("sz", ct.c_size_t),
-        ("prog_fd", ct.c_int),
-        ("flags", ct.c_uint32),
-        ("prog_id", ct.c_uint32),
-        ("handle", ct.c_uint32),
-        ("priority", ct.c_uint32),
-    )
-
-
-class MapInfo(ct.Structure):
-    """`struct bpf_map_info` of linux/bpf.h."""
-
-    _fields_ = (
-        ("type", ct.c_uint32),
-        ("id", ct.c_uint32),
-        ("key_size", ct.c_uint32),
-        ("value_size", ct.c_uint32),
-        ("max_entries", ct.c_uint32),
-        ("map_flags", ct.c_uint32),
-        ("raw_name", ct.c_char * 16),
-        ("ifindex", ct.c_uint32),
-        ("btf_vmlinux_value_type_id", ct.c_uint32),
-        ("netns_dev", ct.c_uint64),
-        ("netns_ino", ct.c_uint64),
-        ("btf_id", ct.c_uint32),
-        ("btf_key_type_id", ct.c_uint32),
-        ("btf_value_type_id", ct.c_uint32),
-        ("pad", ct.c_uint32),
-        ("map_extra", ct.c_uint64),
-    )
-
-
-class ProgInfo(ct.Structure):
-    """`struct bpf_prog_info` of linux/bpf.h, up to the fields that are read here."""
-
-    _fields_ = (
-        ("type", ct.c_uint32),
-        ("id", ct.c_uint32),
-        ("raw_tag", ct.c_uint8 * 8),
-        ("jited_prog_len", ct.c_uint32),
-        ("xlated_prog_len", ct.c_uint32),
-        ("jited_prog_insns", ct.c_uint64),
-        ("xlated_prog_insns", ct.c_uint64),
-        ("load_time", ct.c_uint64),
-        ("created_by_uid", ct.c_uint32),
-        ("nr_map_ids", ct.c_uint32),
-        ("map_ids", ct.c_uint64),
-        ("raw_name", ct.c_char * 16),
-    )
-
-
-class LinkInfo(ct.Structure):
-    """
-    `struct bpf_link_info` of linux/bpf.h. For XDP links `first` is the interface index, for tcx links `first` is the index and `second` the
-    attach type; the index is 0 when the interface is gone.
-    """
-
-    _fields_ = (
-        ("type", ct.c_uint32),
-        ("id", ct.c_uint32),
-        ("prog_id", ct.c_uint32),
-        ("pad", ct.c_uint32),
-        ("first", ct.c_uint32),
-        ("second", ct.c_uint32),
-        ("rest", ct.c_uint64 * 6),
-    )
 
 
 @functools.cache
@@ -205,7 +55,9 @@ def prog_load(
     buffer = (ct.c_char * len(instructions)).from_buffer_copy(instructions)
 
     def load(**log: object) -> int:
-        opts = _ProgLoadOpts(sz=ct.sizeof(_ProgLoadOpts), expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log)
+        opts = structs.ProgLoadOpts(
+            sz=ct.sizeof(structs.ProgLoadOpts), expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log
+        )
         count = len(instructions) // 8
         return int(_lib().bpf_prog_load(kind, name.encode()[:15], licence.encode(), buffer, ct.c_size_t(count), ct.byref(opts)))
 
@@ -235,8 +87,8 @@ def map_create(
     ifindex: int = 0,
 ) -> int:
     """Create a map and return its descriptor."""
-    opts = _MapCreateOpts(
-        sz=ct.sizeof(_MapCreateOpts),
+    opts = structs.MapCreateOpts(
+        sz=ct.sizeof(structs.MapCreateOpts),
         map_flags=flags,
         btf_fd=btf_fd,
         btf_key_type_id=btf_key_id,
@@ -295,7 +147,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
 def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Write `count` elements in one call."""
     done = ct.c_uint32(count)
-    opts = _BatchOpts(sz=ct.sizeof(_BatchOpts))
+    opts = structs.BatchOpts(sz=ct.sizeof(structs.BatchOpts))
     check(_lib().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
 
 
@@ -308,7 +160,7 @@ def map_lookup_batch(fd: int, key_size: int, value_bytes: int, chunk: int = 4096
         values = ct.create_string_buffer(value_bytes * chunk)
         count = ct.c_uint32(chunk)
         result = _lib().bpf_map_lookup_batch(
-            fd, position, cursor, keys, values, ct.byref(count), ct.byref(_BatchOpts(sz=ct.sizeof(_BatchOpts)))
+            fd, position, cursor, keys, values, ct.byref(count), ct.byref(structs.BatchOpts(sz=ct.sizeof(structs.BatchOpts)))
         )
         if result == -28:  # ENOSPC: a hash bucket holds more than a chunk
             chunk *= 2
@@ -335,7 +187,9 @@ def obj_get(path: str) -> int:
 
 def link_create(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) -> int:
     """Attach a program to `target` (an interface's index, or a perf event's descriptor); returns 0 or more, or a negative errno."""
-    opts = _LinkCreateOpts(sz=_LinkCreateOpts.target_btf_id.offset, flags=flags)  # the fields behind are for other kinds of links
+    opts = structs.LinkCreateOpts(
+        sz=structs.LinkCreateOpts.target_btf_id.offset, flags=flags
+    )  # the fields behind are for other kinds of links
     return int(_lib().bpf_link_create(prog_fd, target, attach_type, ct.byref(opts)))
 
 
@@ -354,8 +208,8 @@ _TC_HANDLE, _TC_PRIORITY = 0x7863, 0x7863
 """Our filter among those of a hook: at most one, so that these numbers name it."""
 
 
-def _tc_hook(interface: int, *, egress: bool) -> _TcHook:
-    return _TcHook(sz=ct.sizeof(_TcHook), ifindex=interface, attach_point=2 if egress else 1)
+def _tc_hook(interface: int, *, egress: bool) -> structs.TcHook:
+    return structs.TcHook(sz=ct.sizeof(structs.TcHook), ifindex=interface, attach_point=2 if egress else 1)
 
 
 def tc_attach(prog_fd: int, interface: int, *, egress: bool, replace: bool = False) -> int:
@@ -365,19 +219,19 @@ def tc_attach(prog_fd: int, interface: int, *, egress: bool, replace: bool = Fal
     if result not in {0, -errno.EEXIST}:
         return int(result)
     flags = _TC_REPLACE if replace else 0
-    opts = _TcOpts(sz=ct.sizeof(_TcOpts), prog_fd=prog_fd, flags=flags, handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), prog_fd=prog_fd, flags=flags, handle=_TC_HANDLE, priority=_TC_PRIORITY)
     return int(_lib().bpf_tc_attach(ct.byref(hook), ct.byref(opts)))
 
 
 def tc_detach(interface: int, *, egress: bool) -> int:
     """Remove our filter; returns 0 or a negative errno. The qdisc stays: others may use it."""
-    opts = _TcOpts(sz=ct.sizeof(_TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
     return int(_lib().bpf_tc_detach(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts)))
 
 
 def tc_program(interface: int, *, egress: bool) -> int:
     """The id of the program that is our filter; 0 where there is none."""
-    opts = _TcOpts(sz=ct.sizeof(_TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
     result = _lib().bpf_tc_query(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts))
     return int(opts.prog_id) if result == 0 else 0
 
@@ -387,23 +241,23 @@ def _info(fd: int, into: ct.Structure) -> None:
     check(_lib().bpf_obj_get_info_by_fd(fd, ct.byref(into), ct.byref(size)), "cannot read what the kernel knows of a BPF object")
 
 
-def map_info(fd: int) -> MapInfo:
+def map_info(fd: int) -> structs.MapInfo:
     """What the kernel knows of a map."""
-    info = MapInfo()
+    info = structs.MapInfo()
     _info(fd, info)
     return info
 
 
-def link_info(fd: int) -> LinkInfo:
+def link_info(fd: int) -> structs.LinkInfo:
     """What the kernel knows of a link."""
-    info = LinkInfo()
+    info = structs.LinkInfo()
     _info(fd, info)
     return info
 
 
-def prog_info(fd: int) -> ProgInfo:
+def prog_info(fd: int) -> structs.ProgInfo:
     """What the kernel knows of a program."""
-    info = ProgInfo()
+    info = structs.ProgInfo()
     _info(fd, info)
     return info
 
@@ -412,7 +266,7 @@ def prog_map_ids(fd: int) -> list[int]:
     """The ids of the maps that a program uses."""
     info = prog_info(fd)
     ids = (ct.c_uint32 * max(info.nr_map_ids, 1))()
-    asked = ProgInfo(nr_map_ids=info.nr_map_ids, map_ids=ct.addressof(ids))
+    asked = structs.ProgInfo(nr_map_ids=info.nr_map_ids, map_ids=ct.addressof(ids))
     _info(fd, asked)
     return list(ids[: info.nr_map_ids])
 
@@ -461,8 +315,8 @@ def test_run(
     source = ct.create_string_buffer(data, max(len(data), 1))
     out = ct.create_string_buffer(max(room, 1))
     ctx = ct.create_string_buffer(context or b"\0", max(len(context or b""), 1))
-    opts = _TestRunOpts(
-        sz=ct.sizeof(_TestRunOpts),
+    opts = structs.TestRunOpts(
+        sz=ct.sizeof(structs.TestRunOpts),
         data_in=ct.addressof(source),
         data_size_in=len(data),
         data_out=ct.addressof(out) if room else None,
