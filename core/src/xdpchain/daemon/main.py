@@ -93,7 +93,8 @@ def run(paths: Paths, log_format: str | None, compile_timeout_s: float) -> int:
         log.error("start_failed", exit_code=int(error.exit_code), **events.fields(error))  # noqa: TRY400 - told in words
         return int(error.exit_code)
     except OSError as error:
-        log.error("start_failed", exit_code=int(ExitCode.DAEMON), error=str(error))  # noqa: TRY400 - told in words
+        hint = "the directories of --state, --cache and --socket must be there to write to"
+        log.error("start_failed", exit_code=int(ExitCode.DAEMON), error=str(error), hint=hint)  # noqa: TRY400 - told in words
         return int(ExitCode.DAEMON)
     except Exception:
         log.exception("internal_error", during="the daemon's run")
