@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.compiler.compile import Compiler
+from xdpchain.bpf.tracefs import tracepoint_number
 from xdpchain.chain.engine import Engine, unload
 from xdpchain.chain.model import Interface, Kind
 from xdpchain.chain.observe import observe
 from xdpchain.config import MAX_CHAIN
-from xdpchain.errors import InterfaceError, PluginError, VerifierError
+from xdpchain.errors import InterfaceError, KernelError, PluginError, VerifierError
 from xdpchain.function import Hook, Verdict
 
 from core.tests.chain.conftest import Configure, Wire
@@ -277,6 +278,14 @@ def test_every_hook_runs_its_program(engine: Engine, config: Configure, wire: Wi
 def udp_frame(port: int) -> bytes:
     ip = bytes.fromhex("4500002100000000401100000a0000010a000002") + b""
     return bytes.fromhex("0200000000010200000000020800") + ip + (1234).to_bytes(2) + port.to_bytes(2) + bytes.fromhex("000d0000") + b"hello"
+
+
+def test_a_tracepoint_is_found_without_a_mounted_tracefs_or_named() -> None:
+    assert not Path("/sys/kernel/tracing/events").exists()
+    assert tracepoint_number("sock:inet_sock_set_state") > 0
+
+    with pytest.raises(KernelError, match="tracepoint sock:no_such_event is not to be found"):
+        tracepoint_number("sock:no_such_event")
 
 
 def test_generic_and_native_can_be_chosen_and_changed(engine: Engine, config: Configure, wire: Wire) -> None:

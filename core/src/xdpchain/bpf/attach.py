@@ -13,16 +13,15 @@ import errno
 import os
 import platform
 import struct
-from pathlib import Path
 
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.handle import Handle
+from xdpchain.bpf.tracefs import tracepoint_number
 from xdpchain.errors import InterfaceError, KernelError
 from xdpchain.function import Hook
 
 _BPF_XDP, _BPF_PERF_EVENT, _BPF_TCX_INGRESS, _BPF_TCX_EGRESS = 37, 41, 46, 47
 _XDP_FLAGS = {"generic": 1 << 1, "native": 1 << 2, "offload": 1 << 3}
-_TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _PERF_TYPE_TRACEPOINT, _PERF_FLAG_FD_CLOEXEC = 2, 8
 
@@ -141,15 +140,9 @@ def attach_tracepoint(program: Handle, event: str) -> Link:
     Attach to the tracepoint `event` ("category:name").
 
     Raises:
-        KernelError: there is no such tracepoint, or no tracefs to look it up in.
+        KernelError: there is no such tracepoint, or it may not be looked up.
     """
-    category, _, name = event.partition(":")
-    number = next((path for base in _TRACEFS if (path := base / "events" / category / name / "id").exists()), None)
-    if number is None:
-        mounted = any((base / "events").is_dir() for base in _TRACEFS)
-        hint = "the running kernel does not have it" if mounted else "mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing"
-        raise KernelError(f"tracepoint {event} is not to be found", hint=hint)
-    perf = Handle(_perf_event(int(number.read_text(encoding="ascii"))))
+    perf = Handle(_perf_event(tracepoint_number(event)))
     what = f"cannot attach to the tracepoint {event}"
     return Link(Handle(libbpf.check(libbpf.link_create(program.fd, perf.fd, _BPF_PERF_EVENT), what)))
 

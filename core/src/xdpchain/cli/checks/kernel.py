@@ -31,9 +31,6 @@ def findings(_: NodeConfig | None) -> Iterator[Finding]:
     yield _unprivileged(_setting(Path("/proc/sys/kernel/unprivileged_bpf_disabled")))
     btf = Path("/sys/kernel/btf/vmlinux").exists()
     yield Finding("BTF", State.OK if btf else State.WARN, "the kernel has it" if btf else "the kernel has none", _unless(btf, _BTF))
-    tracing = Path("/sys/kernel/tracing/events").is_dir()
-    text = "mounted" if tracing else "not mounted; functions with tracepoints cannot run"
-    yield Finding("tracefs", State.OK if tracing else State.WARN, text, _unless(tracing, "mount -t tracefs tracefs /sys/kernel/tracing"))
 
 
 _BTF = "maps are shown with fewer details; choose a kernel with CONFIG_DEBUG_INFO_BTF=y"
