@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -42,12 +43,17 @@ class Verdict(enum.IntEnum):
 
 
 class Hook(enum.Enum):
-    """Where a program runs. The first three form chains on an interface; a tracepoint is node-wide."""
+    """
+    Where a program runs. The first three form chains on an interface; a tracepoint is node-wide.
+
+    A routine hangs nowhere: the config handler has it run (`Run`), for work on maps that is the kernel's to do.
+    """
 
     XDP = "xdp"
     TC_INGRESS = "tc_ingress"
     TC_EGRESS = "tc_egress"
     TRACEPOINT = "tracepoint"
+    ROUTINE = "routine"
 
 
 CHAIN_HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.TC_EGRESS)
@@ -77,7 +83,12 @@ class Reason:
 
 @attrs.frozen
 class Put:
-    """Write `value` at `key`; with `keep`, only where there is no value yet."""
+    """
+    Write `value` at `key`; with `keep`, only where there is no value yet.
+
+    In a map of maps the value is the content of a new inner map, pairs of key and value; packets see the old inner map or the whole new one.
+    Keys and values may be given as bytes, packed already.
+    """
 
     map: str
     key: Any
@@ -93,7 +104,49 @@ class Delete:
     key: Any
 
 
-Write = Put | Delete
+@attrs.frozen
+class Move:
+    """Put the inner map that stands at `key` of a map of maps at `to` instead, in one step; `key` is empty then."""
+
+    map: str
+    key: Any
+    to: Any
+
+
+@attrs.frozen
+class Run:
+    """
+    Run the routine `entry` until it returns 0, at most `most` times; a run that returns anything else is to be continued.
+
+    One run is bounded by the verifier, so long work is done in many, with its state in a map. What a routine writes is not taken back when
+    an apply fails: let it write to what no packet sees yet.
+    """
+
+    entry: str
+    most: int = 1
+
+
+Write = Put | Delete | Move | Run
+
+
+@attrs.frozen
+class NextHop:
+    """
+    The next hop on the way to an address, as the kernel's routes and neighbours have it.
+
+    `interface` is the name of the interface that packets leave by, empty where there is no route; `gateway` the address whose hardware address
+    is `mac`, which is None while it is not known; `mtu` in bytes, of the route or the interface. `here` says whether that interface is one
+    whose chain has the instance in it.
+    """
+
+    interface: str = ""
+    gateway: IPv4Address | IPv6Address | None = None
+    mac: bytes | None = None
+    mtu: int = 0
+    here: bool = False
+
+
+NextHops = Mapping[IPv4Address | IPv6Address, NextHop]
 
 
 class MapReader(Protocol):
@@ -103,6 +156,14 @@ class MapReader(Protocol):
     def schema(self) -> Map: ...
 
     def get(self, key: Any) -> Any | None: ...
+
+    def get_many(self, keys: Sequence[Any]) -> list[Any | None]: ...
+
+    def blob(self) -> bytes:
+        """All values of an array, one after the other as they are in C (no padding between them), in one read."""
+
+    def inner(self, key: Any) -> MapReader | None:
+        """The inner map at `key` of a map of maps."""
 
     def items(self) -> Iterator[tuple[Any, Any]]: ...
 
@@ -124,11 +185,17 @@ class Metric:
 
 @attrs.frozen
 class Table:
-    """What `xdpchain show INSTANCE` prints: a header and rows of plain values (str, int, float, None)."""
+    """
+    What `xdpchain show INSTANCE` prints: a header and rows of plain values (str, int, float, None).
+
+    Columns named in `counters` only grow: they are shown with their rates. `key` says how many of the first columns name a row.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
+    counters: Sequence[str] = ()
+    key: int = 1
 
 
 class KernelFunction(Generic[ConfigT]):
@@ -174,3 +241,32 @@ class KernelFunction(Generic[ConfigT]):
     def status(self, config: ConfigT, maps: Maps) -> Sequence[Table]:
         """What `xdpchain show INSTANCE` prints."""
         return ()
+
+    def destinations(self, config: ConfigT) -> Iterable[IPv4Address | IPv6Address]:
+        """The addresses whose next hops `follow` wants to know."""
+        return ()
+
+    def check_next_hops(self, config: ConfigT, hops: NextHops) -> Iterable[Problem]:
+        """What is wrong with a config in the light of the routes that there are now. Asked before anything changes, in a running daemon only."""
+        return ()
+
+    def follow(self, config: ConfigT, hops: NextHops, maps: Maps) -> Iterable[Write]:
+        """The writes that bring the maps in line with the next hops of `destinations`: asked after each apply, and whenever one of them changed."""
+        return ()
+
+    def upkeep(self, config: ConfigT, maps: Maps) -> Iterable[Write]:
+        """The writes that are due without any change, asked every second by a running daemon."""
+        return ()
+
+    def warnings(self, config: ConfigT, maps: Maps) -> Iterable[str]:
+        """What an operator should know now, a sentence each, for `xdpchain status`."""
+        return ()
+
+    def answer(self, config: ConfigT, maps: Maps, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """
+        The answer to a question that a command of the plugin asks (`xdpchain.cli.client.call("ask", instance=..., question=...)`).
+
+        Raises:
+            XdpchainError: the question makes no sense; the command's user sees it.
+        """
+        raise LookupError("this function answers no questions")
