@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The function: its programs, reasons and maps, and where each question of the core is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from xdpchain import Hook, KernelFunction, Map, Program, Reason
+
+from xdpchain_elb.config import ElbConfig
+from xdpchain_elb.tables import tables
+
+
+class Elb(KernelFunction[ElbConfig]):
+    """Sends the packets of services on to their backends, in an outer header of their own."""
+
+    api = 1
+    name = "elb"
+    summary = "balances TCP and UDP services over backends, flow-compatible with Katran"
+    source = Path(__file__).parent / "bpf" / "elb.bpf.c"
+    config = ElbConfig
+    programs = (Program(Hook.XDP, "elb"), Program(Hook.ROUTINE, "elb_build"), Program(Hook.ROUTINE, "elb_settle"))
+    reasons = (
+        Reason("ring", "to the backend of its slot, which is settled"),
+        Reason("tracked", "a flow that is remembered, to its backend; its slot is moving"),
+        Reason("moving", "a flow that was not remembered, in a slot that is moving"),
+        Reason("quic_id", "to the backend that its QUIC connection id names"),
+        Reason("server_id", "to the backend that its TCP server-id option names"),
+        Reason("stable_id", "to the backend that its header of UDP stable routing names"),
+        Reason("icmp_error", "an ICMP error, to the backend of the flow that it quotes"),
+        Reason("echo_reply", "an echo request to a service's address, answered"),
+        Reason("too_big", "too long for the way to the backend: the sender is told how long it may be"),
+        Reason("no_backend", "for a service that has no backend for it"),
+        Reason("no_next_hop", "for a backend to which no next hop is known"),
+        Reason("fragment", "a fragment of which nobody can say where its flow goes"),
+        Reason("malformed", "headers that are cut short or contradict each other"),
+        Reason("too_big_limited", "too long for the way to the backend, and too many senders were told lately"),
+        Reason("no_room", "the driver left no room for the outer header"),
+        Reason("unroutable", "an ICMP error that quotes no flow of a service, or an id that leads nowhere"),
+    )
+
+    def maps(self, config: ElbConfig) -> Sequence[Map]:
+        return tables(vips=config.max_vips, backends=config.max_backends, members=config.max_members, flows=config.flow_table)
