@@ -13,6 +13,7 @@ from xdpchain.config import (
     Percent,
     Port,
     PortRange,
+    TextFile,
     duration,
     option,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "Run",
     "Struct",
     "Table",
+    "TextFile",
     "Verdict",
     "WhenFull",
     "Write",

@@ -8,6 +8,7 @@ from xdpchain.config.markdown import reference
 from xdpchain.config.misfit import MisfitError
 from xdpchain.config.model import MAX_CHAIN, InstanceConfig, InterfaceConfig, NodeConfig, NodeSettings, OnError, XdpMode
 from xdpchain.config.option import option
+from xdpchain.config.textfile import TextFile
 from xdpchain.config.values import (
     Duration,
     IPAddress,
@@ -35,6 +36,7 @@ __all__ = [
     "Percent",
     "Port",
     "PortRange",
+    "TextFile",
     "XdpMode",
     "duration",
     "json_schema",

@@ -15,6 +15,7 @@ import attrs
 
 from xdpchain.config import values
 from xdpchain.config.misfit import MisfitError, given, nearest, one_of
+from xdpchain.config.textfile import TextFile, parse_text_file
 
 
 def _same(value: Any) -> Any:
@@ -112,6 +113,7 @@ _KINDS: Mapping[Any, Kind] = {
     values.MACAddress: Kind(
         "a MAC address", {"type": "string", "pattern": f"^{values.MAC_PATTERN}$"}, values.parse_mac, lambda mac: mac.hex(":")
     ),
+    TextFile: Kind("the path of a file", {"type": "string", "minLength": 1}, parse_text_file, lambda file: file.path),
 }
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from xdpchain.config.instances import Functions, read_instances
 from xdpchain.config.interfaces import read_chains, read_interfaces
 from xdpchain.config.misfit import given, nearest
@@ -15,30 +17,34 @@ from xdpchain.config.offload import check_offload
 from xdpchain.config.report import Report
 from xdpchain.config.sources import Source, files_of, merge, parse, read
 from xdpchain.config.structure import structure
+from xdpchain.config.textfile import reading
 from xdpchain.errors import Problem
 
 _SECTIONS = {"node": "[node]", "interface": "[interface.NAME]", "function": "[function.NAME]"}
 
 
-def load(path: Path, functions: Functions) -> NodeConfig:
+def load(path: Path, functions: Functions, kept: Mapping[str, str] | None = None) -> NodeConfig:
     """
     Reads a node file and the files in `conf.d` beside it.
 
     Args:
-        path: the main file; nothing else is read from its folder but `conf.d/*.toml`.
+        path: the main file; nothing else is read from its folder but `conf.d/*.toml` and the text files that keys name.
         functions: the installed functions by name.
+        kept: the texts of such text files by their paths as written, to be taken in place of what is on disk.
 
     Raises:
         ConfigError: with everything that is wrong in any of the files.
         PluginError: a function's config class or `check()` is broken.
     """
     files, problems = files_of(path)
-    return _node([read(file) for file in files], problems, functions)
+    with reading(path.parent, kept) as texts:
+        config = _node([read(file) for file in files], problems, functions)
+        return attrs.evolve(config, texts=tuple(texts.values()))
 
 
 def loads(document: str | Mapping[str, Any], functions: Functions) -> NodeConfig:
     """
-    Reads a node from TOML text or from a plain dict.
+    Reads a node from TOML text or from a plain dict. Paths in it are relative to the current directory.
 
     Raises:
         ConfigError: with everything that is wrong; problems have no file, those of a dict no line either.

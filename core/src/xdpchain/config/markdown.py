@@ -39,6 +39,7 @@ _VALUES = """\
 | a prefix | a string without host bits: `"10.0.0.0/24"`; an address alone is the prefix of its full length |
 | a MAC address | a string: `"02:00:00:00:00:01"` |
 | a percentage | a number from 0 to 100 |
+| the path of a file | a string, relative to the folder of the main file; its text is part of the configuration, and held to the same owner and rights |
 """
 
 _INTERFACES = f"""\

@@ -14,6 +14,7 @@ import attrs
 from xdpchain.config.misfit import MisfitError, quoted
 from xdpchain.config.names import is_pattern, literal_prefix
 from xdpchain.config.option import option
+from xdpchain.config.textfile import TextFile
 from xdpchain.config.values import MAX_PORT
 from xdpchain.errors import Problem
 from xdpchain.function import Hook, KernelFunction
@@ -103,12 +104,13 @@ class InstanceConfig:
 
 @attrs.frozen
 class NodeConfig:
-    """A whole, valid node. `warnings` are what is allowed but looks like a mistake."""
+    """A whole, valid node. `warnings` are what is allowed but looks like a mistake, `texts` the files that its keys name."""
 
     node: NodeSettings
     interfaces: tuple[InterfaceConfig, ...]
     instances: Mapping[str, InstanceConfig]
     warnings: tuple[Problem, ...] = ()
+    texts: tuple[TextFile, ...] = ()
 
     def interface_for(self, name: str) -> InterfaceConfig | None:
         """

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from xdpchain.errors import Problem
 
+MAX_BYTES = 64 << 20
+"""Of one file: what a daemon reads by mistake must not fill its memory."""
+
 
 def read_text(path: Path) -> str | Problem:
     """The text of a config file, or why it is not read."""
@@ -17,7 +20,9 @@ def read_text(path: Path) -> str | Problem:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                return Problem((), "is not a regular file", "name a TOML file such as /etc/xdpchain/node.toml", str(path))
+                return Problem((), "is not a regular file", "name a file of text", str(path))
+            if about.st_size > MAX_BYTES:
+                return Problem((), f"is too large: {about.st_size} bytes", f"a file may have {MAX_BYTES} bytes", str(path))
             return distrust(path, about) or file.read().decode()
     except OSError as error:
         return unreadable(path, error)
