@@ -23,6 +23,8 @@ from xdpchain.bpf.loader import PROG_ARRAY, ProgArray, load_program
 from xdpchain.bpf.unit import INCLUDE
 from xdpchain.function import Hook
 
+from bench.measure import program
+
 _SOURCE = Path(__file__).with_name("functions") / "elb_front.bpf.c"
 _PROGRAMS = ("front_one", "front_many", "front_new", "front_any", "front_proof", "front_floor")
 _FLOW = 0x00800000
@@ -115,16 +117,21 @@ class Fronts:
 class Front:
     """One loaded front, with maps of its own."""
 
-    def __init__(self, artifact: Artifact, shape: Shape, program: str, target: int, *, frags: bool) -> None:
-        self._maps = {name: _create(artifact, name) for name in artifact.maps}
-        behind = ProgArray(self._maps["front_behind" if program == "front_proof" else "front_next"])
+    def __init__(self, artifact: Artifact, shape: Shape, name: str, target: int, *, frags: bool) -> None:
+        self._maps = {one: _create(artifact, one) for one in artifact.maps}
+        behind = ProgArray(self._maps["front_behind" if name == "front_proof" else "front_next"])
         behind.point(Handle(os.dup(target)))
         map_update(self._maps["front_expected"].fd, bytes(4), shape.frame + shape.mask())
-        self._program = _load(artifact, program, {name: one.fd for name, one in self._maps.items()}, frags=frags)
+        self._frame = shape.frame
+        self._program = _load(artifact, name, {layout: one.fd for layout, one in self._maps.items()}, frags=frags)
 
     @property
     def fd(self) -> int:
         return self._program.fd
+
+    def time(self) -> float:
+        """Nanoseconds for one run on the frame."""
+        return program(self.fd, self._frame)()
 
     @property
     def seen(self) -> int:

@@ -59,10 +59,10 @@ def pin() -> int:
     return cpu
 
 
-def bare(compiler: Compiler) -> Handle:
+def bare(compiler: Compiler, *, frags: bool = False) -> Handle:
     """The reference: a program that only says XDP_PASS."""
     unit = Unit("bench", "int bare(struct xdp_md *ctx)\n{\n\treturn XDP_PASS;\n}\n", {"bare": Hook.XDP})
-    return load_program(compiler.compile(unit), "bare", Hook.XDP, {}, {}, name="bare")
+    return load_program(compiler.compile(unit), "bare", Hook.XDP, {}, {}, name="bare", frags=frags)
 
 
 def program(fd: int, frame: bytes) -> Callable[[], float]:
@@ -82,4 +82,27 @@ def compare(reference: Callable[[], float], cases: Mapping[str, Callable[[], flo
             times[name].append(time)
             ratios[name].append(2 * time / (before + after))
             before = after
+    return {name: Sample(statistics.median(times[name]), statistics.median(ratios[name])) for name in cases}
+
+
+@attrs.frozen
+class Behind:
+    """A case whose program has another one in front, and what that one takes by itself: with a bare `return XDP_PASS` behind it."""
+
+    case: Callable[[], float]
+    front: Callable[[], float]
+
+
+def compare_net(reference: Callable[[], float], cases: Mapping[str, Behind], rounds: int) -> dict[str, Sample]:
+    """Measure cases in turns without what stands in front of them, each between two runs of its front and of the reference."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    ratios: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, one in cases.items():
+            reference_before, front_before = reference(), one.front()
+            time = one.case()
+            front_after, reference_after = one.front(), reference()
+            net = time - (front_before + front_after) / 2
+            times[name].append(net)
+            ratios[name].append(2 * net / (reference_before + reference_after))
     return {name: Sample(statistics.median(times[name]), statistics.median(ratios[name])) for name in cases}
