@@ -5,7 +5,7 @@ from xdpchain.config.jsonschema import json_schema
 from xdpchain.config.keypath import key_path
 from xdpchain.config.loader import load, loads
 from xdpchain.config.markdown import reference
-from xdpchain.config.misfit import MisfitError
+from xdpchain.config.misfit import MisfitError, nearest, quoted
 from xdpchain.config.model import MAX_CHAIN, InstanceConfig, InterfaceConfig, NodeConfig, NodeSettings, OnError, XdpMode
 from xdpchain.config.option import option
 from xdpchain.config.textfile import TextFile
@@ -18,6 +18,8 @@ from xdpchain.config.values import (
     Port,
     PortRange,
     duration,
+    parse_address,
+    parse_network,
     show_duration,
 )
 
@@ -43,7 +45,11 @@ __all__ = [
     "key_path",
     "load",
     "loads",
+    "nearest",
     "option",
+    "parse_address",
+    "parse_network",
+    "quoted",
     "reference",
     "show_duration",
 ]

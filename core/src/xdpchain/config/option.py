@@ -26,8 +26,8 @@ class Bounds:
         """Refuses a value outside; `show` writes numbers as TOML would."""
         if value is None:
             return
-        sized = isinstance(value, Sized)
-        size: Any = len(value) if isinstance(value, Sized) else value
+        sized = not isinstance(value, int | float) and isinstance(value, Sized)  # numbers first: asking for Sized is slow
+        size: Any = len(value) if sized else value
         if self.min is not None and size < self.min:
             limit, word = self.min, "least"
         elif self.max is not None and size > self.max:
@@ -73,9 +73,8 @@ def option(
         A field of an attrs class; make the class `kw_only`, so that required keys may follow others.
     """
     bounds = Bounds(min, max)
-    return attrs.field(
-        default=default, validator=bounds if validator is None else [bounds, validator], metadata={_HELP: help, _BOUNDS: bounds}
-    )
+    validators = [judge for judge in (bounds if bounds != Bounds() else None, validator) if judge is not None]
+    return attrs.field(default=default, validator=validators or None, metadata={_HELP: help, _BOUNDS: bounds})
 
 
 @attrs.frozen
