@@ -8,6 +8,7 @@ The unit is that front with the bare program and one flow, which reach figures i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,18 +139,22 @@ def measure(compiler: Compiler, rounds: int) -> Iterator[Result]:
         behind = {}
         for name, case in cases.items():
             _prove(case, fronts, chains[case.chain])
-            behind[name] = _behind(case.shape, case.flows, fronts, chains[case.chain].program(), passing)
+            behind[name] = _behind(case.shape, case.flows, fronts, _head(chains[case.chain]), passing)
         for name, sample in compare_net(next(iter(behind.values())).front, behind, rounds).items():
             reach = cases[name].reach_ns
             yield Result("elb", f"{encapsulation}, {name}", sample.ratio, "x", reach and reach / UNIT_NS, f"{sample.ns:.0f} ns net")
 
 
-def _behind(frame: Shape, flows: Flows, fronts: Fronts, target: int, passing: Handle) -> Behind:
-    return Behind(fronts.before(target, frame, flows).time, fronts.before(passing.fd, frame, flows).time)
+def _head(chain: PrivateChain) -> Handle:
+    return Handle(os.dup(chain.program()))
+
+
+def _behind(frame: Shape, flows: Flows, fronts: Fronts, target: Handle, passing: Handle) -> Behind:
+    return Behind(fronts.before(target, frame, flows).time, fronts.before(passing, frame, flows).time)
 
 
 def _floor(frame: Shape, fronts: Fronts, passing: Handle, rounds: int) -> Result:
-    behind = _behind(frame, Flows.ONE, fronts, fronts.floor(frame).fd, passing)
+    behind = _behind(frame, Flows.ONE, fronts, fronts.floor(frame), passing)
     sample = compare_net(behind.front, {"": behind}, rounds)[""]
     return Result("elb", "28 constant bytes and XDP_TX", sample.ratio, "x", None, f"{sample.ns:.0f} ns net")
 
@@ -164,7 +169,7 @@ def _prove(case: Case, fronts: Fronts, chain: PrivateChain) -> None:
 
 def _send(case: Case, fronts: Fronts, chain: PrivateChain) -> Counter[tuple[Verdict, str]]:
     before = _treated(chain)
-    broken = fronts.proof(chain.program(), case.shape, case.flows, _RUNS)
+    broken = fronts.proof(_head(chain), case.shape, case.flows, _RUNS)
     if broken:
         sys.exit(f"{case.name}: {broken} of {_RUNS} frames were not as they should be")
     return _treated(chain) - before

@@ -93,18 +93,18 @@ class Fronts:
         self._frags = frags
         self._artifacts: dict[Shape, Artifact] = {}
 
-    def before(self, target: int, shape: Shape, flows: Flows) -> Front:
-        """A front with the program `target` (a descriptor) behind it."""
+    def before(self, target: Handle | Front, shape: Shape, flows: Flows) -> Front:
+        """A front with the program `target` behind it."""
         return Front(self._artifact(shape), shape, flows.value, target, frags=self._frags)
 
     def floor(self, shape: Shape) -> Handle:
         """The cheapest encapsulation that there can be."""
         return _load(self._artifact(shape), "front_floor", {}, frags=self._frags)
 
-    def proof(self, target: int, shape: Shape, flows: Flows, runs: int) -> int:
+    def proof(self, target: Handle, shape: Shape, flows: Flows, runs: int) -> int:
         """How many of `runs` frames came to `target` otherwise than they should; a run that did not get there counts, too."""
         proof = Front(self._artifact(shape), shape, "front_proof", target, frags=self._frags)
-        front = self.before(proof.fd, shape, flows)
+        front = self.before(proof, shape, flows)
         test_run(front.fd, shape.frame, repeat=runs)
         return runs - proof.seen
 
@@ -117,10 +117,10 @@ class Fronts:
 class Front:
     """One loaded front, with maps of its own."""
 
-    def __init__(self, artifact: Artifact, shape: Shape, name: str, target: int, *, frags: bool) -> None:
+    def __init__(self, artifact: Artifact, shape: Shape, name: str, target: Handle | Front, *, frags: bool) -> None:
         self._maps = {one: _create(artifact, one) for one in artifact.maps}
         behind = ProgArray(self._maps["front_behind" if name == "front_proof" else "front_next"])
-        behind.point(Handle(os.dup(target)))
+        behind.point(Handle(os.dup(target.fd)))
         map_update(self._maps["front_expected"].fd, bytes(4), shape.frame + shape.mask())
         self._frame = shape.frame
         self._program = _load(artifact, name, {layout: one.fd for layout, one in self._maps.items()}, frags=frags)
