@@ -13,7 +13,7 @@ import functools
 import ipaddress
 import struct
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import attrs
 
@@ -33,6 +33,16 @@ class Type(Protocol):
     def unpack(self, data: bytes) -> Any: ...
 
 
+def _given(value: Any, size: int) -> bytes | None:
+    """The bytes of a value that is given as bytes, packed already; None for any other value."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        return None
+    data = bytes(value)
+    if len(data) != size:
+        raise ValueError(f"{size} bytes wanted, {len(data)} given")
+    return data
+
+
 @attrs.frozen
 class Scalar:
     """An integer. `code` is its `struct` format, byte order first."""
@@ -40,19 +50,29 @@ class Scalar:
     name: str
     code: str
 
+    @functools.cached_property
+    def _struct(self) -> struct.Struct:
+        return struct.Struct(self.code)
+
     @property
     def size(self) -> int:
-        return struct.calcsize(self.code)
+        return self._struct.size
 
     @property
     def align(self) -> int:
         return self.size
 
     def pack(self, value: Any) -> bytes:
-        return struct.pack(self.code, value)
+        try:
+            return self._struct.pack(value)
+        except struct.error:
+            data = _given(value, self.size)
+            if data is None:
+                raise
+            return data
 
     def unpack(self, data: bytes) -> int:
-        (value,) = struct.unpack(self.code, data)
+        (value,) = self._struct.unpack(data)
         return int(value)
 
 
@@ -89,13 +109,14 @@ class Address:
     align: int = 4
 
     def pack(self, value: Any) -> bytes:
-        packed = ipaddress.ip_address(value).packed
+        known = isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address))
+        packed: bytes = value.packed if known else ipaddress.ip_address(value).packed
         if len(packed) != self.size:
             raise ValueError(f"{value} is not an address of {self.size} bytes")
         return packed
 
     def unpack(self, data: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        return ipaddress.ip_address(bytes(data))
+        return ipaddress.IPv4Address(bytes(data)) if self.size == 4 else ipaddress.IPv6Address(bytes(data))
 
 
 ipv4 = Address(4)
@@ -117,12 +138,22 @@ class Array:
     def align(self) -> int:
         return self.item.align
 
+    @functools.cached_property
+    def _struct(self) -> struct.Struct | None:
+        """All items at once, where they are integers."""
+        return struct.Struct(f"{self.item.code[0]}{self.length}{self.item.code[1:]}") if isinstance(self.item, Scalar) else None
+
     def pack(self, value: Any) -> bytes:
+        data = _given(value, self.size)
+        if data is not None:
+            return data
         if len(value) != self.length:
             raise ValueError(f"{self.length} items wanted, {len(value)} given")
-        return b"".join(self.item.pack(item) for item in value)
+        return self._struct.pack(*value) if self._struct else b"".join(map(self.item.pack, value))
 
     def unpack(self, data: bytes) -> list[Any]:
+        if self._struct:
+            return list(self._struct.unpack(data))
         step = self.item.size
         return [self.item.unpack(data[at : at + step]) for at in range(0, self.size, step)]
 
@@ -153,19 +184,56 @@ class Struct:
         last = list(self.fields)[-1]
         return _align(self.offsets[last] + self.fields[last].size, self.align)
 
+    @functools.cached_property
+    def _flat(self) -> _Flat:
+        return _Flat(self)
+
     def pack(self, value: Any) -> bytes:
-        unknown = set(value) - set(self.fields)
-        missing = set(self.fields) - set(value)
-        if unknown or missing:
-            raise ValueError(f"struct {self.name}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        data = bytearray(self.size)
-        for name, at in self.offsets.items():
-            kind = self.fields[name]
-            data[at : at + kind.size] = kind.pack(value[name])
-        return bytes(data)
+        data = _given(value, self.size)
+        if data is not None:
+            return data
+        if value.keys() != self.fields.keys():
+            unknown, missing = sorted(set(value) - set(self.fields)), sorted(set(self.fields) - set(value))
+            raise ValueError(f"struct {self.name}: unknown {unknown}, missing {missing}")
+        return self._flat.pack(value)
 
     def unpack(self, data: bytes) -> dict[str, Any]:
-        return {name: self.fields[name].unpack(data[at : at + self.fields[name].size]) for name, at in self.offsets.items()}
+        return self._flat.unpack(data)
+
+
+class _Flat:
+    """A struct as one format of the `struct` module: the integers in the host's byte order are its own, all other fields bytes."""
+
+    def __init__(self, of: Struct) -> None:
+        self._of = of
+        self._names = tuple(of.fields)
+        self._others = tuple((at, kind) for at, kind in enumerate(of.fields.values()) if not _native(kind))
+        code, end = "=", 0
+        for name, kind in of.fields.items():
+            code += f"{of.offsets[name] - end}x" + (kind.code[1:] if _native(kind) else f"{kind.size}s")
+            end = of.offsets[name] + kind.size
+        self._struct = struct.Struct(f"{code}{of.size - end}x")
+
+    def pack(self, value: Mapping[str, Any]) -> bytes:
+        values = [value[name] for name in self._names]
+        for at, kind in self._others:
+            values[at] = kind.pack(values[at])
+        try:
+            return self._struct.pack(*values)
+        except struct.error:
+            # An integer does not fit, which its own type says better; or it is given as bytes.
+            given = zip(self._of.fields.values(), values, strict=True)
+            return self._struct.pack(*(kind.unpack(kind.pack(one)) if _native(kind) else one for kind, one in given))
+
+    def unpack(self, data: bytes) -> dict[str, Any]:
+        values = list(self._struct.unpack(data))
+        for at, kind in self._others:
+            values[at] = kind.unpack(values[at])
+        return dict(zip(self._names, values, strict=True))
+
+
+def _native(kind: Type) -> TypeGuard[Scalar]:
+    return isinstance(kind, Scalar) and kind.code[0] == "="
 
 
 def _align(at: int, to: int) -> int:

@@ -12,12 +12,13 @@ import ctypes as ct
 import errno
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from xdpchain.bpf import structs
 from xdpchain.errors import KernelError
 
 BPF_ANY, BPF_NOEXIST = 0, 1
+Buffer = bytes | ct.Array[ct.c_char]
 LOG_BYTES = 1 << 20
 _TOO_LARGE = {errno.E2BIG, errno.ENOMEM}
 _LOG_LEVEL = 1
@@ -117,6 +118,18 @@ def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
     return value.raw
 
 
+def map_lookup_many(fd: int, keys: Iterable[bytes], value_bytes: int) -> list[bytes | None]:
+    """The values at `keys`, one by one: as `map_lookup`, with one buffer for all."""
+    value = ct.create_string_buffer(value_bytes)
+    lookup, found = _lib().bpf_map_lookup_elem, []
+    for key in keys:
+        result = lookup(fd, key, value)
+        if result not in {0, -errno.ENOENT}:
+            check(result, "cannot read a map element")
+        found.append(None if result else value.raw)
+    return found
+
+
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> int:
     """Write `value` at `key`; returns 0 or a negative errno, so that callers can tell "exists" and "full" from failures."""
     return int(_lib().bpf_map_update_elem(fd, key, value, ct.c_uint64(flags)))
@@ -151,26 +164,27 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     check(_lib().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
 
 
-def map_lookup_batch(fd: int, key_size: int, value_bytes: int, chunk: int = 4096) -> Iterator[tuple[bytes, bytes]]:
+Chunk = tuple[int, Buffer, Buffer]
+"""How many elements, and the buffers in which their keys and values begin. The next chunk may come in the same buffers."""
+
+
+def map_lookup_chunks(fd: int, key_size: int, value_bytes: int, chunk: int = 4096) -> Iterator[Chunk]:
     """Read all elements by chunks; raises KernelError with EINVAL/ENOTSUPP where the map's kind has no batch calls."""
     position: bytes | None = None
     cursor = ct.create_string_buffer(max(key_size, 8))
+    opts = structs.BatchOpts(sz=ct.sizeof(structs.BatchOpts))
+    keys, values = ct.create_string_buffer(key_size * chunk), ct.create_string_buffer(value_bytes * chunk)
     while True:
-        keys = ct.create_string_buffer(key_size * chunk)
-        values = ct.create_string_buffer(value_bytes * chunk)
         count = ct.c_uint32(chunk)
-        result = _lib().bpf_map_lookup_batch(
-            fd, position, cursor, keys, values, ct.byref(count), ct.byref(structs.BatchOpts(sz=ct.sizeof(structs.BatchOpts)))
-        )
-        if result == -28:  # ENOSPC: a hash bucket holds more than a chunk
+        result = _lib().bpf_map_lookup_batch(fd, position, cursor, keys, values, ct.byref(count), ct.byref(opts))
+        if result == -errno.ENOSPC:  # a hash bucket holds more than a chunk
             chunk *= 2
+            keys, values = ct.create_string_buffer(key_size * chunk), ct.create_string_buffer(value_bytes * chunk)
             continue
-        if result != -2:
+        if result != -errno.ENOENT:
             check(result, "cannot read map elements")
-        key_data, value_data = keys.raw, values.raw  # each .raw copies the whole buffer
-        for at in range(count.value):
-            yield key_data[at * key_size : (at + 1) * key_size], value_data[at * value_bytes : (at + 1) * value_bytes]
-        if result == -2:
+        yield count.value, keys, values
+        if result == -errno.ENOENT:
             return
         position = cursor.raw
 

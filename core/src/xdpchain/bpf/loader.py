@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.artifact import Artifact
@@ -20,9 +21,9 @@ _INSTRUCTION = struct.Struct("<BBhi")
 _XDP_HAS_FRAGS = 1 << 5
 PROG_ARRAY = 3
 
-PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5}
+PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 6}
 """`enum bpf_prog_type`"""
-EXPECTED_ATTACH = {Hook.XDP: 37, Hook.TC_INGRESS: 0, Hook.TC_EGRESS: 0, Hook.TRACEPOINT: 0}
+EXPECTED_ATTACH = {Hook.XDP: 37, Hook.TC_INGRESS: 0, Hook.TC_EGRESS: 0, Hook.TRACEPOINT: 0, Hook.ROUTINE: 37}
 """`expected_attach_type` at load. One value for each hook: a prog array takes only programs with the same one."""
 
 
@@ -44,7 +45,8 @@ class Constant(enum.IntEnum):
 def create_map(schema: Map, artifact: Artifact, *, btf: Handle | None = None, ifindex: int = 0) -> KernelMap:
     """Create a map of an artifact with the kind and capacity of its schema."""
     layout = artifact.maps[schema.name]
-    inner = create_map(schema.inner, artifact, btf=btf) if schema.inner else None
+    new_inner = inner_maker(schema, artifact, btf)
+    template = new_inner() if new_inner else None
     ids = {"btf_fd": btf.fd, "btf_key_id": layout.btf_key_id, "btf_value_id": layout.btf_value_id} if btf and layout.btf_value_id else {}
     fd = libbpf.map_create(
         schema.kind.value,
@@ -53,11 +55,16 @@ def create_map(schema: Map, artifact: Artifact, *, btf: Handle | None = None, if
         layout.value_size,
         schema.capacity,
         flags=schema.flags,
-        inner_fd=inner.fd if inner else 0,
+        inner_fd=template.fd if template else 0,
         ifindex=ifindex,
         **ids,
     )
-    return KernelMap(Handle(fd), schema)
+    return KernelMap(Handle(fd), schema, new_inner)
+
+
+def inner_maker(schema: Map, artifact: Artifact, btf: Handle | None) -> Callable[[], KernelMap] | None:
+    """What makes an empty map for inside a map of maps; None for other kinds."""
+    return functools.partial(create_map, schema.inner, artifact, btf=btf) if schema.inner else None
 
 
 def load_btf(artifact: Artifact) -> Handle | None:

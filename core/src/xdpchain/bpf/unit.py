@@ -129,6 +129,12 @@ int xc_{entry}(void *ctx)
 	return {entry}(ctx);
 }}
 """,
+    Hook.ROUTINE: """
+int xc_{entry}(struct xdp_md *ctx)
+{{
+	return {entry}(ctx);
+}}
+""",
 }
 _ENTRY[Hook.TC_EGRESS] = _ENTRY[Hook.TC_INGRESS]
 
