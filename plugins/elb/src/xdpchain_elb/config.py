@@ -13,6 +13,7 @@ from xdpchain_elb.vips import MAX_VIPS, Listing
 
 __all__ = ["Backend", "ElbConfig", "Encapsulation", "Option", "SourceRoute", "Vip"]
 
+MAX_BACKENDS, MAX_MEMBERS = 65535, 1 << 20
 SHORTEST_HOLD, LONGEST_HOLD = duration("1s"), duration("24h")
 
 
@@ -33,9 +34,9 @@ class ElbConfig:
         default="maglev-v2", help="How the flows of a pool are spread; unequal weights weigh with maglev in the first round only."
     )
     max_vips: int = option(default=512, min=1, max=MAX_VIPS, help="Most VIPs.")
-    max_backends: int = option(default=4095, min=1, max=65535, help="Most addresses of backends.")
+    max_backends: int = option(default=4095, min=1, max=MAX_BACKENDS, help="Most addresses of backends.")
     max_members: int = option(
-        default=65536, min=1, max=1_048_576, help="Most pairs of a VIP (or one of its source routes) and one of its backends."
+        default=65536, min=1, max=MAX_MEMBERS, help="Most pairs of a VIP (or one of its source routes) and one of its backends."
     )
     flow_table: int = option(default=1_000_000, min=1024, max=16_777_216, help="Most flows that are remembered at a time.")
     hold_tcp: Duration = option(

@@ -70,14 +70,9 @@ def number(name: str, text: str, least: int, most: int) -> int:
     value = int(text) if _INTEGER.fullmatch(text) else None
     if value is not None and least <= value <= most:
         return value
-    what = (
-        f"an integer, not {quoted(text)}"
-        if value is None
-        else f"at least {least}, not {value}"
-        if value < least
-        else f"at most {most}, not {value}"
-    )
-    raise MisfitError(f"{name} must be {what}", hint=f"from {least} to {most} is allowed")
+    wanted = "an integer" if value is None else f"at least {least}" if value < least else f"at most {most}"
+    given = quoted(text) if value is None else text
+    raise MisfitError(f"{name} must be {wanted}, not {given}", hint=f"from {least} to {most} is allowed")
 
 
 def one_of(name: str, word: str, known: Sequence[str]) -> str:
