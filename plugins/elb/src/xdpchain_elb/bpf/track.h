@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * track.h: which member a flow of a moving slot belongs to. tables.h says what moving and holding are.
+ *
+ * A flow that begins goes to the slot's member and, while the slot is holding, is remembered there. Of any other flow that nobody remembers it is known
+ * while the slot is holding that it was at the previous member; after that, that it is at the slot's member or has been silent for longer than
+ * the hold. Nothing is remembered that this does not need.
+ */
+#ifndef ELB_TRACK_H
+#define ELB_TRACK_H
+
+/* Ticks after which a flow is over that has not come to the end of its handshake, that was closed from one side, that was reset. */
+#define ELB_LIMIT_OPENING 60
+#define ELB_LIMIT_CLOSING 60
+#define ELB_LIMIT_RESET 10
+
+enum elb_event {
+	ELB_PACKET = 0,
+	ELB_SYN = 1,
+	ELB_FIN = 2,
+	ELB_RST = 4,
+	ELB_LOOK = 8,	/* somebody else speaks about the flow: an ICMP error, a fragment's followers. Remember nothing */
+};
+
+struct elb_slot {
+	u32 pool;
+	u32 number;
+	u32 word;
+	u32 until;
+	u32 hold;
+};
+
+static __always_inline u32 elb_tick(void)
+{
+	return bpf_ktime_get_ns() >> ELB_TICK_BITS;
+}
+
+static __always_inline u32 elb_limit(u32 phase, u32 hold)
+{
+	u32 limit = hold;
+
+	if (phase == ELB_OPENING)
+		limit = ELB_LIMIT_OPENING;
+	if (phase == ELB_CLOSING)
+		limit = ELB_LIMIT_CLOSING;
+	if (phase == ELB_RESET)
+		limit = ELB_LIMIT_RESET;
+	return limit < hold ? limit : hold;
+}
+
+static __always_inline u32 elb_phase(u32 phase, u32 event)
+{
+	if (event & ELB_RST)
+		return ELB_RESET;
+	if (phase == ELB_RESET)
+		return ELB_RESET;
+	if (event & ELB_FIN)
+		return ELB_CLOSING;
+	if (phase == ELB_OPENING && !(event & ELB_SYN))
+		return ELB_OPEN;
+	return phase;
+}
+
+/* The state of a member, and its incarnation: 0 if it is gone. */
+static __always_inline u32 elb_state(u32 member)
+{
+	u32 *state = elb_states.lookup(&member);
+
+	return state && *state & 3 ? *state : 0;
+}
+
+static __always_inline void elb_need(const struct elb_slot *slot, u32 until)
+{
+	u32 pool = slot->pool, number = slot->number, zero = 0;
+	struct elb_moves *moves;
+	void *inner;
+
+	inner = elb_moves.lookup(&pool);
+	if (!inner)
+		return;
+	moves = bpf_map_lookup_elem(inner, &zero);
+	if (moves && number < ELB_RING_SIZE && (s32)(until - moves->needed[number]) > 0)
+		moves->needed[number] = until;
+}
+
+static __always_inline u32 elb_previous(const struct elb_slot *slot)
+{
+	u32 pool = slot->pool, number = slot->number, zero = 0, member;
+	struct elb_moves *moves;
+	void *inner;
+
+	inner = elb_moves.lookup(&pool);
+	if (!inner)
+		return 0;
+	moves = bpf_map_lookup_elem(inner, &zero);
+	if (!moves || number >= ELB_RING_SIZE)
+		return 0;
+	member = moves->previous[number];
+	return elb_state(member) ? member : 0;
+}
+
+static __always_inline void elb_remember(struct elb_flow *flow, u32 member, u32 phase, u32 now)
+{
+	struct elb_memory memory = { .member = member, .incarnation = elb_state(member) >> 2, .seen = now, .phase = phase };
+
+	elb_flows.update(flow, &memory);
+}
+
+/* The member for a packet of a flow; 0: none. `remembered` says whether the flow table knew. */
+static __always_inline u32 elb_member_of(struct elb_flow *flow, const struct elb_slot *slot, u32 event, bool *remembered)
+{
+	u32 now = elb_tick(), current = slot->word & ELB_MEMBER, state, phase, member, limit;
+	bool holding = slot->word & ELB_HOLDING && (s32)(slot->until - now) > 0;
+	struct elb_memory *memory;
+
+	memory = elb_flows.lookup(flow);
+	if (memory) {
+		member = memory->member;
+		phase = memory->phase;
+		state = elb_state(member);
+		if (state && state >> 2 == memory->incarnation && now - memory->seen <= elb_limit(phase, slot->hold) &&
+		    (!(event & ELB_SYN) || phase == ELB_OPENING)) {
+			*remembered = true;
+			if (event & ELB_LOOK)
+				return member;
+			phase = elb_phase(phase, event);
+			if (phase != memory->phase)
+				memory->phase = phase;
+			if (now != memory->seen)
+				memory->seen = now;
+			limit = elb_limit(phase, slot->hold);
+			if (member != current)
+				elb_need(slot, now + limit);
+			return member;
+		}
+	}
+	if (event & ELB_SYN) {
+		if (current && (holding || memory))
+			elb_remember(flow, current, ELB_OPENING, now);
+		return current;
+	}
+	member = holding ? elb_previous(slot) : 0;
+	if (!member)
+		return current;
+	if (!(event & ELB_LOOK)) {
+		phase = elb_phase(ELB_OPEN, event);
+		elb_remember(flow, member, phase, now);
+		elb_need(slot, now + elb_limit(phase, slot->hold));
+	}
+	return member;
+}
+
+#endif
