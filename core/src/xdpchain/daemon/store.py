@@ -4,7 +4,7 @@ What was applied last, and before that: the text of the node's files, kept for a
 
 `STATE/applied` is a symbolic link to the directory of the newest record. A new record is written beside it and the link is replaced in one
 step, so a daemon that is killed leaves the old record or the new one. In a record: `good/` and `previous/` with `node.toml` and `conf.d/`,
-and `record.json`.
+and `record.json`. Text files that keys name may lie anywhere, so their texts stand in `texts.json`, by their paths as written.
 """
 
 from __future__ import annotations
@@ -13,29 +13,45 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
 
+from xdpchain.config import NodeConfig
 from xdpchain.config.sources import files_of
 from xdpchain.errors import DaemonError
 
 Texts = Mapping[str, bytes]
-"""the files of one configuration by their path beside the node's file: "node.toml", "conf.d/10-limits.toml" """
+"""
+the files of one configuration: "node.toml", "conf.d/10-limits.toml", by their path beside the node's file, and "text:PATH" for a text file that a
+key names, by its path as written
+"""
 
 NODE = "node.toml"
-_LINK, _RECORD = "applied", "record.json"
+_LINK, _RECORD, _TEXTS = "applied", "record.json", "texts.json"
+_TEXT = "text:"
 
 
-def read_texts(path: Path) -> Texts:
-    """The files that make up the configuration at `path`; empty where there is none, so that loading it can say so."""
+def read_texts(path: Path, like: Iterable[str] = ()) -> Texts:
+    """
+    The files that make up the configuration at `path`; empty where there is none, so that loading it can say so.
+
+    Only a loaded configuration knows which text files it names: `like` are the names of what was loaded. Where the files in TOML are still the
+    same, so are the names.
+    """
     (node, *more), _ = files_of(path)
+    named = {name: path.parent / name.removeprefix(_TEXT) for name in like if name.startswith(_TEXT)}
     texts = {}
-    for name, part in {NODE: node, **{f"conf.d/{part.name}": part for part in more}}.items():
+    for name, part in {NODE: node, **{f"conf.d/{part.name}": part for part in more}, **named}.items():
         with contextlib.suppress(OSError):
             texts[name] = part.read_bytes()
     return texts
+
+
+def with_text_files(texts: Texts, config: NodeConfig) -> Texts:
+    """The texts of a configuration that was loaded from them."""
+    return {**texts, **{f"{_TEXT}{file.path}": file.text.encode() for file in config.texts}}
 
 
 @attrs.frozen
@@ -88,6 +104,15 @@ class Store:
         """The node's file of what was applied before that."""
         return self.state / _LINK / "previous" / NODE
 
+    def kept(self, node: Path) -> Mapping[str, str] | None:
+        """The texts of the text files that go with a node's file, by their paths; None where it is none of a record."""
+        if node not in {self.good, self.previous}:
+            return None
+        try:
+            return dict(json.loads((node.parent / _TEXTS).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
     def read(self) -> Record | None:
         """
         The newest record, None where nothing was applied yet.
@@ -98,8 +123,12 @@ class Store:
         if not self.good.is_file():
             return None
         record = json.loads((self.state / _LINK / _RECORD).read_text(encoding="utf-8"))
-        previous = read_texts(self.previous) if self.previous.is_file() else None
-        return Record(read_texts(self.good), previous, str(record["source"]), bool(record["rolled_back"]))
+        previous = self._texts(self.previous) if self.previous.is_file() else None
+        return Record(self._texts(self.good), previous, str(record["source"]), bool(record["rolled_back"]))
+
+    def _texts(self, node: Path) -> Texts:
+        kept = self.kept(node) or {}
+        return {**read_texts(node), **{f"{_TEXT}{path}": text.encode() for path, text in kept.items()}}
 
     def write(self, record: Record) -> None:
         """
@@ -132,8 +161,12 @@ class Store:
 def _write_texts(directory: Path, texts: Texts) -> None:
     for path in (directory, directory / "conf.d"):
         path.mkdir(mode=0o700)
+    kept = {name.removeprefix(_TEXT): text.decode() for name, text in texts.items() if name.startswith(_TEXT)}
+    if kept:
+        _write(directory / _TEXTS, json.dumps(kept).encode())
     for name, text in texts.items():
-        _write(directory / name, text)
+        if not name.startswith(_TEXT):
+            _write(directory / name, text)
 
 
 def _write(path: Path, content: bytes) -> None:
