@@ -65,8 +65,8 @@ def _other_api(who: str, api: object) -> tuple[str, str]:
 
 
 def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
-    if not programs:
-        yield f"{who} has no programs", 'set programs = (Program(Hook.XDP, "NAME"),)'
+    if not programs or all(isinstance(program, Program) and program.hook is Hook.ROUTINE for program in programs):
+        yield f"{who} has no programs for a hook", 'set programs = (Program(Hook.XDP, "NAME"),)'
     entries: set[str] = set()
     hooks: set[Hook] = set()
     for program in programs:
@@ -78,7 +78,7 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
             yield f"{who}: two programs have the entry {program.entry!r}", "give each program a C function of its own"
         if (program.hook is Hook.TRACEPOINT) != bool(_EVENT.fullmatch(program.event)):
             yield f"{who}: program {program.entry!r} has the event {program.event!r}", 'a tracepoint, and only that, has "category:name"'
-        if program.hook in hooks and program.hook is not Hook.TRACEPOINT:
+        if program.hook in hooks and program.hook not in {Hook.TRACEPOINT, Hook.ROUTINE}:
             yield (
                 f"{who} has two programs for the hook {program.hook.value}",
                 "a function has one place in a chain: make one program of them",

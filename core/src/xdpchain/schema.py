@@ -272,6 +272,8 @@ class Role(enum.Enum):
     """made anew and written by the config handler"""
     STATS = "stats"
     """kept like state, and summed over CPUs for the metrics"""
+    SCRATCH = "scratch"
+    """made anew, seen by no packet: what routines work on. What is written to it is not taken back when an apply fails"""
 
 
 class WhenFull(enum.Enum):

@@ -9,7 +9,7 @@ grace period.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -29,7 +29,7 @@ from xdpchain.chain.sources import Sources, Units
 from xdpchain.chain.transaction import Transaction
 from xdpchain.config import InstanceConfig, NodeConfig
 from xdpchain.errors import InterfaceError, XdpchainError
-from xdpchain.function import Hook
+from xdpchain.function import Hook, Write
 
 
 @attrs.frozen
@@ -146,7 +146,7 @@ class Engine:
             else:
                 transaction.absorb(attempt)
         for changed, writes in changes:
-            write(changed.function, changed.maps, writes, transaction)
+            write(changed, writes, transaction)
         for flip in rewired:
             chain = flip()
             chains[chain.anchor.place] = chain
@@ -185,6 +185,21 @@ class Engine:
     def maps(self, instance: str) -> Mapping[str, KernelMap]:
         """The maps of a running instance. Raises KeyError where there is none of that name."""
         return (self._state or State()).instances[instance].maps
+
+    def carry_out(self, instance: str, writes: Iterable[Write], *, method: str = "upkeep") -> int:
+        """
+        Carry out writes on a running instance that no apply asks for; returns how many. Nothing is taken back when one fails.
+
+        Args:
+            instance: its name.
+            writes: what to do.
+            method: which method of the function answered with them, for errors.
+
+        Raises:
+            KeyError: there is no such instance.
+            XdpchainError: a write cannot be carried out; those before it have been.
+        """
+        return write((self._state or State()).instances[instance], writes, None, method=method)
 
     def close(self) -> None:
         """Let go of everything. The datapath stays: the pins hold it."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance in the kernel: its artifact and its one set of maps."""
+"""An instance in the kernel: its artifact, its one set of maps, its routines."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ import attrs
 from xdpchain.bpf import libbpf
 from xdpchain.bpf.artifact import Artifact
 from xdpchain.bpf.layout import fingerprint
-from xdpchain.bpf.loader import create_map, load_btf
+from xdpchain.bpf.loader import create_map, inner_maker, load_btf
 from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.pins import Pins, open_pin, pin_undoably, unpin
+from xdpchain.chain.routine import Routine, load_routines
 from xdpchain.chain.transaction import Transaction
+from xdpchain.chain.writes import carry_out
 from xdpchain.errors import PluginError, XdpchainError
-from xdpchain.function import Delete, KernelFunction, Put, Write
+from xdpchain.function import Hook, KernelFunction, Write
 from xdpchain.schema import Map, Role
+
+_KEPT = {Role.STATE, Role.STATS}
 
 
 @attrs.frozen
 class Instance:
-    """One function with one config, and its maps. `code` fingerprints what needs a new generation when it changes."""
+    """One function with one config, its maps and routines. `code` fingerprints what needs a new generation when it changes."""
 
     name: str
     function: KernelFunction[Any]
@@ -33,6 +37,7 @@ class Instance:
     code: str
     artifact: Artifact
     maps: Mapping[str, KernelMap]
+    routines: Mapping[str, Routine]
     pins: tuple[Path, ...]
 
 
@@ -53,7 +58,7 @@ def make_instance(
     name: str, function: KernelFunction[Any], config: Any, code: str, artifact: Artifact, pins: Pins | None, transaction: Transaction
 ) -> Instance:
     """
-    Create an instance's maps, adopt the pinned ones whose schema fits, and write its config.
+    Create an instance's maps, adopt the pinned ones whose schema fits, load its routines, and write its config.
 
     Without `pins` nothing is pinned or adopted.
     """
@@ -64,8 +69,8 @@ def make_instance(
     pinned: list[Path] = []
     kept: set[str] = set()
     for schema in schemas:
-        path = pins.map(name, schema.name, fingerprint(schema)) if pins and schema.role is not Role.CONFIG else None
-        adopted = _adopt(path, schema) if path else None
+        path = pins.map(name, schema.name, fingerprint(schema)) if pins and schema.role in _KEPT else None
+        adopted = _adopt(path, schema, inner_maker(schema, artifact, btf)) if path else None
         maps[schema.name] = create_map(schema, artifact, btf=btf) if adopted is None else adopted
         if adopted is not None:
             kept.add(schema.name)
@@ -73,10 +78,12 @@ def make_instance(
             pin_undoably(maps[schema.name].handle, path, transaction)
         if path:
             pinned.append(path)
+    entries = [program.entry for program in function.programs if program.hook is Hook.ROUTINE]
+    routines = load_routines(name, function.name, artifact, entries, {map_name: one.fd for map_name, one in maps.items()})
     with plugin_call(function, "configure"):
         writes = list(function.configure(None, config, maps))
-    write(function, maps, writes, transaction, fresh=maps.keys() - kept)
-    return Instance(name, function, config, code, artifact, maps, tuple(pinned))
+        carry_out(function.name, "configure", writes, maps, routines, transaction, fresh=maps.keys() - kept)
+    return Instance(name, function, config, code, artifact, maps, routines, tuple(pinned))
 
 
 def writes_between(instance: Instance, config: Any) -> Sequence[Write]:
@@ -85,59 +92,15 @@ def writes_between(instance: Instance, config: Any) -> Sequence[Write]:
         return list(instance.function.configure(instance.config, config, instance.maps))
 
 
-def write(
-    function: KernelFunction[Any],
-    maps: Mapping[str, KernelMap],
-    writes: Iterable[Write],
-    transaction: Transaction,
-    *,
-    fresh: Iterable[str] = (),
-) -> None:
-    """Carry out writes in order. What they overwrite is remembered for the undo, except in `fresh` maps, which nobody uses yet."""
-    new = set(fresh)
-    batch: list[tuple[Any, Any]] = []
-    last = ""
-
-    def flush() -> None:
-        if batch:
-            maps[last].put_many(batch)
-            batch.clear()
-
-    with plugin_call(function, "configure"):
-        for one in writes:
-            if one.map not in maps:
-                message = f"configure() writes to map {one.map!r}, which its schema does not have"
-                raise PluginError(function.name, message, hint=f"its schema has: {', '.join(maps) or 'no maps'}")
-            if one.map != last:
-                flush()
-                last = one.map
-            if one.map in new and isinstance(one, Put) and not one.keep:
-                batch.append((one.key, one.value))
-                continue
-            flush()
-            _write_one(maps[one.map], one, transaction)
-        flush()
+def write(instance: Instance, writes: Iterable[Write], transaction: Transaction | None, *, method: str = "configure") -> int:
+    """Carry out writes of a running instance; returns how many. What they overwrite is remembered for the undo, if there may be one."""
+    with plugin_call(instance.function, method):
+        listed = list(writes)
+        carry_out(instance.function.name, method, listed, instance.maps, instance.routines, transaction)
+    return len(listed)
 
 
-def _write_one(target: KernelMap, one: Write, transaction: Transaction) -> None:
-    key = target.schema.key.pack(one.key)
-    before = target.get_raw(key)
-    what = f"write to {target.schema.name}"
-    if isinstance(one, Delete):
-        if before is not None:
-            target.delete_raw(key)
-            transaction.undo(what, lambda: target.put_raw(key, before))
-        return
-    if one.keep and before is not None:
-        return
-    target.put_raw(key, target.pack(one.value), keep=one.keep)
-    if before is None:
-        transaction.undo(what, lambda: target.delete_raw(key))
-    else:
-        transaction.undo(what, lambda: target.put_raw(key, before))
-
-
-def _adopt(path: Path, schema: Map) -> KernelMap | None:
+def _adopt(path: Path, schema: Map, new_inner: Callable[[], KernelMap] | None) -> KernelMap | None:
     """A pinned map, if there is one that the kernel itself says is of this schema's kind and sizes."""
     handle = open_pin(path)
     if handle is None:
@@ -147,4 +110,4 @@ def _adopt(path: Path, schema: Map) -> KernelMap | None:
     if found != (schema.kind.value, schema.key.size, schema.value.size, schema.capacity):
         unpin(path)
         return None
-    return KernelMap(handle, schema)
+    return KernelMap(handle, schema, new_inner)

@@ -8,7 +8,7 @@ fixtures of `xdpchain.testing` are built on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -25,7 +25,7 @@ from xdpchain.chain.transaction import Transaction
 from xdpchain.chain.wiring import Generation, Hop, build_generation
 from xdpchain.config import NodeConfig
 from xdpchain.errors import ConfigError, KernelError, Problem
-from xdpchain.function import Hook, Verdict
+from xdpchain.function import Hook, Verdict, Write
 
 END_OF_CHAIN = "end_of_chain"
 """The reason when no function has decided: the end of the chain is PASS."""
@@ -75,11 +75,15 @@ class PrivateChain:
         transaction = Transaction()
         one = self._instances[instance]
         try:
-            write(one.function, one.maps, writes_between(one, config), transaction)
+            write(one, writes_between(one, config), transaction)
         except BaseException:
             transaction.roll_back()
             raise
         self._instances[instance] = attrs.evolve(one, config=config)
+
+    def carry_out(self, instance: str, writes: Iterable[Write], *, method: str = "upkeep") -> int:
+        """Carry out writes on an instance, as `Engine.carry_out`."""
+        return write(self._instances[instance], writes, None, method=method)
 
     def counts(self, instance: str, hook: Hook = Hook.XDP) -> tuple[Count, ...]:
         """What a hop has counted so far."""

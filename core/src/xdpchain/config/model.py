@@ -99,7 +99,7 @@ class InstanceConfig:
     @property
     def node_wide(self) -> bool:
         """Whether it has tracepoint programs only: it needs no chain to run."""
-        return all(program.hook is Hook.TRACEPOINT for program in self.function.programs)
+        return all(program.hook in {Hook.TRACEPOINT, Hook.ROUTINE} for program in self.function.programs)
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from xdpchain.chain.model import Frame
 from xdpchain.chain.private import END_OF_CHAIN, PrivateChain
 from xdpchain.config import NodeConfig, loads
 from xdpchain.errors import ConfigError
-from xdpchain.function import CHAIN_HOOKS, KernelFunction, Metric, Table, Verdict
+from xdpchain.function import CHAIN_HOOKS, KernelFunction, Metric, NextHops, Table, Verdict, Write
 from xdpchain.packets.notation import dissect, frame_of
 from xdpchain.plugins import load_plugins
 
@@ -122,6 +122,30 @@ class LoadedChain:
         config = read_document(document, self._functions)
         self._chain.configure(instance, config.instances[instance].config)
         self._document, self.config = document, config
+
+    def carry_out(self, instance: str, writes: Iterable[Write]) -> int:
+        """Carry out writes on an instance; returns how many they were. Raises XdpchainError where one cannot be."""
+        return self._chain.carry_out(instance, writes)
+
+    def follow(self, instance: str, hops: NextHops) -> int:
+        """Tell an instance the next hops, as the daemon does when they change; returns how many writes its function answered with."""
+        one = self.config.instances[instance]
+        return self._chain.carry_out(instance, one.function.follow(one.config, hops, self.maps[instance]), method="follow")
+
+    def upkeep(self, instance: str) -> int:
+        """Do what is due, as the daemon does each second; returns how many writes that were."""
+        one = self.config.instances[instance]
+        return self._chain.carry_out(instance, one.function.upkeep(one.config, self.maps[instance]))
+
+    def answer(self, instance: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the function answers to a question of one of its commands."""
+        one = self.config.instances[instance]
+        return one.function.answer(one.config, self.maps[instance], question)
+
+    def warnings(self, instance: str) -> Sequence[str]:
+        """What `xdpchain status` would warn of."""
+        one = self.config.instances[instance]
+        return list(one.function.warnings(one.config, self.maps[instance]))
 
     def status(self, instance: str) -> Sequence[Table]:
         """What `xdpchain show INSTANCE` would print."""
