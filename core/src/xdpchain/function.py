@@ -136,7 +136,7 @@ class NextHop:
 
     `interface` is the name of the interface that packets leave by, empty where there is no route; `gateway` the address whose hardware address
     is `mac`, which is None while it is not known; `mtu` in bytes, of the route or the interface. `here` says whether that interface is one
-    whose chain has the instance in it.
+    whose chain has the instance in it, `problem` in words why there is no interface or no `mac`.
     """
 
     interface: str = ""
@@ -144,6 +144,7 @@ class NextHop:
     mac: bytes | None = None
     mtu: int = 0
     here: bool = False
+    problem: str = ""
 
 
 NextHops = Mapping[IPv4Address | IPv6Address, NextHop]

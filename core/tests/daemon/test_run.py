@@ -332,7 +332,7 @@ def test_plugin_code_that_raises_is_told_and_changes_nothing(daemon: Daemon, lin
     daemon.start()
 
     assert chains(daemon) == {"t0": ["limiter", "moody"]}
-    assert "its status() raised OSError: status" in daemon.cli("show", "moody", code=ExitCode.PLUGIN)
+    assert "status() raised OSError: status" in daemon.cli("show", "moody", code=ExitCode.PLUGIN)
     text = daemon.cli("metrics")
     assert 'xdpchain_limiter_listed_ports{instance="limiter"} 1.0' in text
     assert "xdpchain_moody_listed_ports" not in text

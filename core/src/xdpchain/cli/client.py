@@ -26,7 +26,7 @@ def call(do: str, *, socket: Path | None = None, timeout_s: float = ANSWER_S, **
     Ask the daemon to do something.
 
     Args:
-        do: the method: status, show, plan, apply, reload, rollback, metrics, unload.
+        do: the method: status, show, ask, plan, apply, reload, rollback, metrics, unload.
         socket: the daemon's socket; None: the usual one, or that of XDPCHAIN_SOCKET.
         timeout_s: how long to wait for the answer.
         arguments: the method's; None values are left out.

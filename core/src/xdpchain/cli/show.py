@@ -14,18 +14,34 @@ from xdpchain.cli.options import json_option, socket_option
 _ROWS = 100
 
 
+class _Seconds(click.ParamType[float]):
+    """A duration as config files write it, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from xdpchain.config.values import UNITS_NS, duration
+
+        try:
+            return duration(value) / UNITS_NS["s"]
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
 @click.argument("instance")
 @click.argument("map_name", metavar="[MAP]", required=False)
 @click.option("--limit", type=click.IntRange(min=0), default=_ROWS, show_default=True, help="Elements of a map to print.")
+@click.option("--rates-over", type=_Seconds(), default="1s", show_default=True, help="How long to count for rates, at most 60s.")
+@click.option("--no-rates", is_flag=True, help="Print counters without their rates, at once.")
 @socket_option
 @json_option
-def show(instance: str, map_name: str | None, limit: int, socket: Path, *, as_json: bool) -> None:
-    """Print what a running instance says about itself, or the contents of one of its maps."""
+def show(instance: str, map_name: str | None, limit: int, rates_over: float, socket: Path, *, no_rates: bool, as_json: bool) -> None:
+    """Print what a running instance says about itself, counters with their rates; or the contents of one of its maps."""
     from xdpchain.cli.client import call
     from xdpchain.cli.render import print_json
 
-    data = call("show", socket=socket, instance=instance, map=map_name, limit=limit)
+    data = call("show", socket=socket, instance=instance, map=map_name, limit=limit, seconds=0 if no_rates else rates_over)
     if as_json:
         print_json(data)
     elif map_name:

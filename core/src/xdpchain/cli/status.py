@@ -109,6 +109,7 @@ def _show_node(data: Mapping[str, Any]) -> None:
     if not by_interface:
         click.echo("\nno chain runs")
     _show_maps(data)
+    _show_warnings(data)
     if data["waiting"] or data["blocked"]:
         click.echo("")
         show_absent(data)
@@ -154,6 +155,14 @@ def _show_maps(data: Mapping[str, Any]) -> None:
     ]
     if rows:
         click.echo("\n" + columns(("INSTANCE", "MAP", "ENTRIES", "CAPACITY", "FULL"), rows))
+
+
+def _show_warnings(data: Mapping[str, Any]) -> None:
+    lines = [(instance["name"], text) for instance in data["instances"] for text in instance.get("warnings", ())]
+    if lines:
+        click.echo("")
+    for name, text in lines:
+        click.echo(f"{click.style('warning', fg='yellow')}   {name}: {text}")
 
 
 def _show_plugins(plugins: Mapping[str, Any]) -> None:

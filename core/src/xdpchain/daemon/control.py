@@ -138,7 +138,7 @@ class Control:
 
 
 def _fits(method: Method, name: str, value: Any) -> bool:
-    """Whether an argument has the type of its annotation: str, int and bool are all that there are."""
+    """Whether an argument has the type of its annotation: one of those below."""
     wanted = str(inspect.signature(method).parameters[name].annotation)
-    kinds = {"str": str, "int": int, "bool": bool, "str | None": str | None}
+    kinds = {"str": str, "int": int, "float": int | float, "bool": bool, "str | None": str | None, "Mapping[str, Any]": dict}
     return isinstance(value, kinds[wanted]) and isinstance(value, bool) == (wanted == "bool")

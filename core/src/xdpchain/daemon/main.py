@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xdpchain.daemon.notify import Notifier
     from xdpchain.daemon.service import Service
 
-METHODS = ("apply", "metrics", "plan", "reload", "rollback", "show", "status", "unload")
+METHODS = ("apply", "ask", "metrics", "plan", "reload", "rollback", "show", "status", "unload")
 """what clients may ask of `Service`"""
 
 _UNIT = Path(__file__).parents[1] / "packaging" / "xdpchaind.service"
@@ -119,7 +119,8 @@ async def _run(paths: Paths, compile_timeout_s: float) -> int:
     tasks = [loop.create_task(service.keep_alive())]
     await service.start()
     await control.open()
-    tasks += [loop.create_task(work) for work in (service.follow(), service.retry(), service.reload_whenever(hung_up))]
+    works = (service.follow(), service.follow_next_hops(), service.keep_up(), service.retry(), service.reload_whenever(hung_up))
+    tasks += [loop.create_task(work) for work in works]
     service.ready()
     log.info("ready", socket=str(paths.socket))
 

@@ -16,9 +16,8 @@ from prometheus_client.registry import Collector
 
 from xdpchain.chain.engine import Engine
 from xdpchain.chain.model import PlaceStatus, Snapshot
-from xdpchain.daemon import log as events
+from xdpchain.daemon.asking import Asker
 from xdpchain.daemon.node import ORIGINS, Node
-from xdpchain.errors import XdpchainError
 from xdpchain.function import MapReader, Verdict
 from xdpchain.plugins import Plugins
 from xdpchain.schema import Role, Scalar, Struct
@@ -39,20 +38,20 @@ class NodeCollector(Collector):
         self._node = node
         self._engine = engine
         self._plugins = plugins
-        self._told: set[str] = set()
+        self._asker = Asker(engine, node.failures)
 
     def collect(self) -> Iterator[Family]:
         """All families, each once."""
         snapshot = self._engine.snapshot()
         families: dict[str, Family] = {}
-        for family in itertools.chain(packets(snapshot), maps(snapshot), self._applies(), interfaces(snapshot)):
+        for family in itertools.chain(packets(snapshot), maps(snapshot), self._applies(), interfaces(snapshot), self._warnings()):
             families[family.name] = family
         for instance in snapshot.instances:
             try:
                 for family in self._of_instance(instance.name):
                     _merge(families, family)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's code may raise anything, and the others' metrics go on
-                self._tell(instance.name, error)
+                self._node.failures.tell(instance.name, "metrics", error)
         yield from families.values()
 
     def _applies(self) -> Iterator[Family]:
@@ -78,6 +77,13 @@ class NodeCollector(Collector):
         broken = len(self._plugins.broken)
         yield GaugeMetricFamily("xdpchain_plugins_broken", "Plugins that were left out because they are broken.", value=broken)
 
+    def _warnings(self) -> Iterator[Family]:
+        text = "What an instance warns of now, a number of sentences; `xdpchain status` has them."
+        family = GaugeMetricFamily("xdpchain_warnings", text, labels=["instance"])
+        for instance, warnings in self._asker.warnings().items():
+            family.add_metric([instance], len(warnings))
+        yield family
+
     def _of_instance(self, name: str) -> Iterator[Family]:
         config = self._node.config
         one = config.instances.get(name) if config else None
@@ -93,13 +99,6 @@ class NodeCollector(Collector):
             for sample, value in metric.samples:
                 family.add_metric([str({"instance": name, **sample}.get(label, "")) for label in labels], float(value))
             yield family
-
-    def _tell(self, instance: str, error: BaseException) -> None:
-        """Log what a function's metrics raised: each thing once, since scrapes come every few seconds."""
-        text = error.message if isinstance(error, XdpchainError) else f"{type(error).__name__}: {error}"
-        if f"{instance}: {text}" not in self._told:
-            self._told.add(f"{instance}: {text}")
-            events.get_logger().error("plugin_failed", instance=instance, error=f"its metrics: {text}")
 
 
 def packets(snapshot: Snapshot) -> Iterator[Family]:

@@ -17,7 +17,11 @@ from xdpchain.chain.engine import Engine, unload
 from xdpchain.chain.model import Interface, Plan
 from xdpchain.config import NodeConfig, load
 from xdpchain.daemon import log as events
-from xdpchain.daemon.store import Record, Store, Texts, read_texts, then
+from xdpchain.daemon.failures import Failures
+from xdpchain.daemon.hops import Found, HopFollower
+from xdpchain.daemon.problems import placed
+from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_text_files
+from xdpchain.daemon.upkeep import keep_up
 from xdpchain.daemon.wire import error_data, error_from
 from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
 from xdpchain.plugins import Plugins
@@ -70,6 +74,8 @@ class Node:
         """why the newest attempt to apply something did not end well"""
         self.astray: XdpchainError | None = None
         """why the chains could not follow the interfaces"""
+        self.failures = Failures()
+        self._hops = HopFollower(engine, self.failures)
         self._engine = engine
         self._store = store
         self._plugins = plugins
@@ -89,9 +95,15 @@ class Node:
         return self._told[1]
 
     @property
+    def hops_due(self) -> bool:
+        """Whether next hops are to be looked up though nothing was heard of a change."""
+        return self._hops.due
+
+    @property
     def file_differs(self) -> bool:
         """Whether the node's file is not what runs."""
-        return self.running.texts is not None and read_texts(self.file) != self.running.texts
+        texts = self.running.texts
+        return texts is not None and read_texts(self.file, texts) != texts
 
     def start(self) -> None:
         """
@@ -102,15 +114,15 @@ class Node:
         """
         if self._record and self._record.rolled_back:
             self._log.warning("rollback_kept", file=str(self.file), hint="`xdpchain apply` ends it")
-            self._apply(self._store.good, "rollback", None, blocked_ok=True)
+            self._apply(self._store.good, "rollback", None, blocked_ok=True, routes_ok=True)
             return
         try:
-            self.apply(None, blocked_ok=True)
+            self._apply_file(None, blocked_ok=True, routes_ok=True)
         except XdpchainError as error:
             if self._record is None:
                 raise
             try:
-                self._apply(self._store.good, "last good", None, blocked_ok=True)
+                self._apply(self._store.good, "last good", None, blocked_ok=True, routes_ok=True)
             except XdpchainError:
                 raise error from None
             self.refused = _without_traceback(error)
@@ -118,7 +130,9 @@ class Node:
 
     def plan(self, file: Path | None) -> Plan:
         """What an apply would do."""
-        return self._engine.plan(self._load(file or self.file)[0], self._present())
+        config, _ = self._load(file or self.file)
+        self._look_ahead(file or self.file, config, routes_ok=False)
+        return self._engine.plan(config, self._present())
 
     def apply(self, file: Path | None, *, blocked_ok: bool) -> Plan:
         """
@@ -127,9 +141,7 @@ class Node:
         Raises:
             XdpchainError: what runs is what ran before.
         """
-        file = file or self.file
-        origin = "file" if file == self.file else "other file"
-        return self._apply(file, origin, lambda texts: then(self._record, texts, str(file)), blocked_ok=blocked_ok)
+        return self._apply_file(file, blocked_ok=blocked_ok, routes_ok=False)
 
     def rollback(self) -> Plan:
         """
@@ -138,8 +150,10 @@ class Node:
         Raises:
             XdpchainError: there is none, or it cannot be applied any more.
         """
-        back = (self._record or Record({})).back(read_texts(self.file))
-        plan = self._apply(self._store.previous, "rollback" if back.rolled_back else "file", lambda _: back, blocked_ok=True)
+        record = self._record or Record({})
+        back = record.back(read_texts(self.file, record.previous or ()))
+        origin = "rollback" if back.rolled_back else "file"
+        plan = self._apply(self._store.previous, origin, lambda _: back, blocked_ok=True, routes_ok=True)
         self._log.warning("rolled_back", file=str(self.file), file_differs=back.rolled_back)
         return plan
 
@@ -159,31 +173,73 @@ class Node:
         if plan:
             self._log.info("applied", origin="interfaces", actions=_words(plan))
             self._after(self.config, plan)
+            try:
+                self.follow_next_hops()
+            except XdpchainError as error:
+                self._log.warning("watch_failed", **events.fields(error))
+
+    def follow_next_hops(self) -> None:
+        """
+        Bring the running instances in line with the next hops that there are now.
+
+        Raises:
+            XdpchainError: they cannot be looked up.
+        """
+        if self.config is not None:
+            self._hops.bring(self.config, self._hops.look(self.config))
+
+    def keep_up(self) -> None:
+        """Do the work that the functions have every second."""
+        if self.config is not None:
+            keep_up(self._engine, self.config, self.failures)
 
     def unload(self) -> list[str]:
         """Remove everything from the kernel. Returns in words what went."""
         self._engine.close()
         gone = unload(self._engine.pins.root)
         self.running, self.astray, self._told = Running(), None, ((), {})
+        self._hops.forget()
         self._log.warning("unloaded", removed=gone)
         return gone
 
     def _load(self, file: Path) -> tuple[NodeConfig, Texts]:
         """A configuration and the very text that it was made of."""
+        kept = self._store.kept(file)
         for _ in range(_READ_TRIES):
             texts = read_texts(file)
             try:
-                config = load(file, self._plugins.functions)
+                config = load(file, self._plugins.functions, kept)
             except ConfigError as error:
                 raise self._plugins.explain(error) from None
-            if read_texts(file) == texts:
+            texts = with_text_files(texts, config)
+            if kept is not None or read_texts(file, texts) == texts:
                 return config, texts
         raise ConfigError((Problem((), "changes while it is read", "try again when it is written", str(file)),))
 
-    def _apply(self, file: Path, origin: str, record: Callable[[Texts], Record] | None, *, blocked_ok: bool) -> Plan:
+    def _look_ahead(self, file: Path, config: NodeConfig, *, routes_ok: bool) -> tuple[Found, list[Problem]]:
+        """
+        The next hops that a configuration wants to know, and what is wrong with it because of them.
+
+        Raises:
+            ConfigError: something is, and must not be. With `routes_ok` it may: at a start the routes may be still to come, and whoever goes
+                back wants no advice.
+        """
+        found = self._hops.look(config)
+        problems = placed(file, self._hops.problems(config, found))
+        if problems and not routes_ok:
+            raise ConfigError(tuple(problems))
+        return found, problems
+
+    def _apply_file(self, file: Path | None, *, blocked_ok: bool, routes_ok: bool) -> Plan:
+        file = file or self.file
+        origin = "file" if file == self.file else "other file"
+        return self._apply(file, origin, lambda texts: then(self._record, texts, str(file)), blocked_ok=blocked_ok, routes_ok=routes_ok)
+
+    def _apply(self, file: Path, origin: str, record: Callable[[Texts], Record] | None, *, blocked_ok: bool, routes_ok: bool) -> Plan:
         """Load and apply. `record` says what to remember about the files then; None: it is what is remembered already."""
         try:
             config, texts = self._load(file)
+            found, problems = self._look_ahead(file, config, routes_ok=routes_ok)
         except XdpchainError as error:
             self.applies.refused += 1
             self._refuse("config_refused", file, error)
@@ -201,8 +257,10 @@ class Node:
             self._remember(record(texts))
         self.running = Running(origin, str(file), time.time(), texts, config.warnings)
         self._log.info("applied", origin=origin, file=str(file), actions=_words(plan))
-        for warning in config.warnings:
+        for warning in (*config.warnings, *problems):
             self._log.warning("config_warning", file=warning.file, line=warning.line, problem=warning.message, hint=warning.hint)
+        # with what was seen before the apply: a new backend must not wait for another look
+        self._hops.bring(config, found)
         self._tell(plan)
         self._after(config, plan)
         return plan

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,22 +20,31 @@ from xdpchain.chain.engine import Engine
 from xdpchain.chain.model import Plan
 from xdpchain.daemon import lock
 from xdpchain.daemon import log as events
+from xdpchain.daemon.asking import Asker
 from xdpchain.daemon.exporter import Exporter
+from xdpchain.daemon.hops import has_destinations
 from xdpchain.daemon.metrics import NodeCollector
 from xdpchain.daemon.node import Node
 from xdpchain.daemon.notify import Notifier
 from xdpchain.daemon.paths import Paths
-from xdpchain.daemon.view import map_data, plugins_data, snapshot_data, tables_data
+from xdpchain.daemon.rates import with_rates
+from xdpchain.daemon.upkeep import PERIOD_S, has_upkeep
+from xdpchain.daemon.view import plugins_data, snapshot_data, tables_data
 from xdpchain.daemon.wire import error_data, problem_data
-from xdpchain.errors import DaemonError, PluginError, XdpchainError
+from xdpchain.errors import XdpchainError
 from xdpchain.netlink import watch
 from xdpchain.plugins import Plugins
+from xdpchain.routes import watch_next_hops
 from xdpchain.version import version
 
 T = TypeVar("T")
 
 RETRY_S = 5.0
-"""how often blocked interfaces are looked at again: the kernel does not announce that a bpf_link went"""
+"""how often blocked interfaces and unknown next hops are looked at again: the kernel does not announce that a bpf_link went"""
+LOOK_SHARE = 10
+"""at most one part in so many of the time goes into looking next hops up, however fast routes change"""
+LONGEST_RATE_S = 60.0
+"""over which a rate is taken; a client waits for it"""
 
 
 class Service:
@@ -43,6 +52,7 @@ class Service:
 
     def __init__(self, paths: Paths, node: Node, engine: Engine, plugins: Plugins, notifier: Notifier) -> None:
         self.paths = paths
+        self._asker = Asker(engine, node.failures)
         self.exporter = Exporter(NodeCollector(node, engine, plugins))
         self._node = node
         self._engine = engine
@@ -50,6 +60,7 @@ class Service:
         self._notifier = notifier
         self._log = events.get_logger()
         self._changes = asyncio.Lock()
+        self._has_upkeep, self._has_destinations = asyncio.Event(), asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "engine")
         self._readers = ThreadPoolExecutor(2, "reader")
         self._started = time.time()
@@ -108,6 +119,7 @@ class Service:
     async def status(self) -> dict[str, Any]:
         """What runs, where it came from, what it counted, and what is wrong."""
         snapshot = await self._read(self._engine.snapshot)
+        warnings = await self._read(self._asker.warnings)
         node, running = self._node, self._node.running
         config = {
             "file": str(self.paths.config),
@@ -125,12 +137,25 @@ class Service:
             "metrics": {"address": self.exporter.address, "problem": self.exporter.problem},
             "interfaces_error": error_data(node.astray) if node.astray else None,
             "plugins": plugins_data(self._plugins),
-            **snapshot_data(snapshot),
+            **snapshot_data(snapshot, warnings),
         }
 
-    async def show(self, instance: str, map: str | None = None, limit: int = 100) -> dict[str, Any]:
-        """What an instance says about itself, or the contents of one of its maps."""
-        return await self._read(lambda: self._show(instance, map, limit))
+    async def show(self, instance: str, map: str | None = None, limit: int = 100, seconds: float = 1.0) -> dict[str, Any]:
+        """What an instance says about itself, its counters with their rates over some seconds (0: without); or one of its maps."""
+        if map is not None:
+            return await self._read(lambda: self._asker.map(instance, map, limit))
+        look = await self._read(lambda: self._asker.look(instance))
+        tables = look.tables
+        if look.counts and seconds > 0:
+            await asyncio.sleep(min(seconds, LONGEST_RATE_S))
+            later = await self._read(lambda: self._asker.look(instance))
+            tables = with_rates(look.tables, later.tables, later.at - look.at)
+        about = await self._read(lambda: self._asker.about(instance))
+        return {**about, "tables": tables_data(tables)}
+
+    async def ask(self, instance: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A running function's answer to a question of one of its plugin's commands."""
+        return await self._read(lambda: self._asker.answer(instance, question))
 
     async def metrics(self) -> dict[str, Any]:
         """All metrics as text."""
@@ -162,15 +187,49 @@ class Service:
                 self._log.exception("internal_error", during="following interfaces")
             await asyncio.sleep(RETRY_S)
 
+    async def follow_next_hops(self) -> None:
+        """Keep the instances in line with the next hops that they asked for, for ever. Nobody listens while none asks."""
+        while True:
+            await self._has_destinations.wait()
+            try:
+                async with contextlib.aclosing(watch_next_hops()) as changes:
+                    async for _ in changes:
+                        if not self._has_destinations.is_set():
+                            break
+                        began = time.monotonic()
+                        await self._change(self._node.follow_next_hops)
+                        await asyncio.sleep((time.monotonic() - began) * (LOOK_SHARE - 1))
+                continue
+            except (OSError, XdpchainError) as error:
+                self._log.warning("watch_failed", error=str(error))
+            except Exception:  # noqa: BLE001 - the daemon goes on
+                self._log.exception("internal_error", during="following next hops")
+            await asyncio.sleep(RETRY_S)
+
+    async def keep_up(self) -> None:
+        """Have the functions' work of every second done, for ever; not while an apply is under way. Nobody wakes while there is none."""
+        while True:
+            await self._has_upkeep.wait()
+            await asyncio.sleep(PERIOD_S)
+            if not self._changes.locked():
+                try:
+                    await self._change(self._node.keep_up)
+                except Exception:  # noqa: BLE001 - the daemon goes on
+                    self._log.exception("internal_error", during="upkeep")
+
     async def retry(self) -> None:
-        """Look at blocked interfaces again, for ever."""
+        """Look at blocked interfaces and at next hops again, for ever."""
         while True:
             await asyncio.sleep(RETRY_S)
-            if self._node.blocked:
-                try:
+            try:
+                if self._node.blocked:
                     await self._change(self._node.follow)
-                except Exception:  # noqa: BLE001 - the daemon goes on
-                    self._log.exception("internal_error", during="looking at blocked interfaces")
+                if self._node.hops_due:
+                    await self._change(self._node.follow_next_hops)
+            except XdpchainError as error:
+                self._log.warning("watch_failed", error=str(error))
+            except Exception:  # noqa: BLE001 - the daemon goes on
+                self._log.exception("internal_error", during="looking again")
 
     async def keep_alive(self) -> None:
         """Give the watchdog its signs of life, for ever."""
@@ -198,6 +257,8 @@ class Service:
     async def _settle(self) -> None:
         """What follows a change of the configuration on the loop's side."""
         config = self._node.config
+        _set(self._has_upkeep, to=has_upkeep(config))
+        _set(self._has_destinations, to=has_destinations(config))
         await self.exporter.listen(config.node.metrics if config else "off")
         self._notifier.status(self._summary())
 
@@ -212,29 +273,6 @@ class Service:
         self._own_root()
         return gone
 
-    def _show(self, instance: str, name: str | None, limit: int) -> dict[str, Any]:
-        config = self._node.config
-        known = sorted(config.instances) if config else []
-        try:
-            maps = self._engine.maps(instance)
-        except KeyError:
-            text = f"running are: {', '.join(known)}" if known else "nothing runs"
-            raise DaemonError(f"no instance is called {instance!r}", hint=text) from None
-        if name is not None and name not in maps:
-            raise DaemonError(f"instance {instance!r} has no map {name!r}", hint=f"its maps: {', '.join(maps) or 'none'}")
-        if name is not None:
-            return map_data(maps[name], max(limit, 0))
-        one = config.instances[instance] if config else None
-        if one is None:
-            raise DaemonError(f"instance {instance!r} is being removed", hint="ask again")
-        try:
-            tables = tables_data(one.function.status(one.config, maps))
-        except (Exception, SystemExit) as error:
-            message = f"its status() raised {type(error).__name__}: {error}"
-            raise PluginError(one.function.name, message, hint="this is a defect of the plugin; its maps can be shown") from error
-        summary = {name: {"entries": len(one), "capacity": one.schema.capacity, "help": one.schema.help} for name, one in maps.items()}
-        return {"instance": instance, "function": one.function.name, "summary": one.function.summary, "tables": tables, "maps": summary}
-
     def _summary(self) -> str:
         """One line for the service manager."""
         node = self._node
@@ -244,6 +282,13 @@ class Service:
             return "nothing is applied"
         chains = sum(len(interface.chain) for interface in node.config.interfaces)
         return f"{len(node.config.instances)} instances in {len(node.config.interfaces)} chains ({chains} hops), from {node.running.origin}"
+
+
+def _set(event: asyncio.Event, *, to: bool) -> None:
+    if to:
+        event.set()
+    else:
+        event.clear()
 
 
 def _path(config: str | None) -> Path | None:

@@ -4,25 +4,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from xdpchain.chain.model import PlaceStatus, Snapshot
+from xdpchain.chain.model import InstanceStatus, PlaceStatus, Snapshot
 from xdpchain.daemon.wire import error_data
 from xdpchain.function import MapReader, Table
 from xdpchain.plugins import Plugins
 
 
-def snapshot_data(snapshot: Snapshot) -> dict[str, Any]:
-    """What runs and what it counted."""
+def snapshot_data(snapshot: Snapshot, warnings: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """What runs and what it counted; `warnings` by instance, None where there is nobody to ask."""
     return {
         "places": [_place_data(place) for place in snapshot.places],
-        "instances": [attrs.asdict(instance) for instance in snapshot.instances],
+        "instances": [_instance_data(instance, warnings) for instance in snapshot.instances],
         "waiting": list(snapshot.waiting),
         "blocked": dict(snapshot.blocked),
     }
+
+
+def _instance_data(instance: InstanceStatus, warnings: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
+    more = {} if warnings is None else {"warnings": list(warnings.get(instance.name, ()))}
+    return {**attrs.asdict(instance), **more}
 
 
 def _place_data(place: PlaceStatus) -> dict[str, Any]:
