@@ -35,6 +35,34 @@ def test_what_is_written_is_read(store: Store) -> None:
     assert read_texts(store.previous) == B
 
 
+def test_text_files_are_kept_wherever_they_lie(store: Store) -> None:
+    texts = {"node.toml": b"a", "text:vips.txt": b"new\r\n", "text:/etc/../far away/\xfc.txt": "\xfc\n".encode()}
+    record = Record(texts, {**texts, "text:vips.txt": b"old"}, "/etc/x")
+
+    store.write(record)
+
+    assert store.read() == record
+    assert store.kept(store.good) == {"vips.txt": "new\r\n", "/etc/../far away/\xfc.txt": "\xfc\n"}
+    assert (store.kept(store.previous) or {})["vips.txt"] == "old"
+
+
+def test_a_file_that_is_no_record_has_nothing_kept_with_it(store: Store, tmp_path: Path) -> None:
+    store.write(Record(A, B))
+
+    assert store.kept(store.good) == {}
+    assert store.kept(tmp_path / "node.toml") is None
+
+
+def test_text_files_are_read_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    for name in ("node.toml", "list.txt", "other.txt"):
+        (tmp_path / name).write_text(name)
+    like = {"node.toml", "text:list.txt", f"text:{tmp_path}/other.txt", "text:gone.txt"}
+
+    texts = read_texts(tmp_path / "node.toml", like)
+
+    assert texts == {"node.toml": b"node.toml", "text:list.txt": b"list.txt", f"text:{tmp_path}/other.txt": b"other.txt"}
+
+
 def test_only_the_newest_record_stays(store: Store) -> None:
     for number in range(4):
         store.write(Record({"node.toml": str(number).encode()}))

@@ -76,5 +76,5 @@ def _read(path: str, now: _Reading) -> TextFile:
     if text is None:
         raise MisfitError(f"{quoted(path)} was not kept with this configuration", hint="apply the node's own file")
     if isinstance(text, Problem):
-        raise MisfitError(f"{quoted(str(file))} {text.message}", hint=text.hint)
+        raise MisfitError(f"{file} {text.message}", hint=text.hint)
     return TextFile(path, file, text)
