@@ -16,6 +16,8 @@ MOST_PROBLEMS = 100
 MOST_HOPS = 20
 ROUTES_PER_VIP = 16
 """Prefixes in all source routes, in relation to the maximum of VIPs; see `elb_sources` in the schema."""
+POOLS_PER_VIP = 2
+"""VIPs and source routes together, in relation to the maximum of VIPs; see `elb_pools`."""
 
 
 def problems(config: ElbConfig) -> Iterator[Problem]:
@@ -122,6 +124,10 @@ def _too_many(config: ElbConfig) -> Iterator[Problem]:
                 else f"even {key} = {limit}, the highest, is not enough: use several nodes"
             )
             yield Problem((key,), f"{count} {what} are too many for {key} = {most}", hint)
+    sets = sum(1 + len(vip.source) for vip in vips)
+    if sets > POOLS_PER_VIP * config.max_vips:
+        hint = f"there is room for {POOLS_PER_VIP} times max_vips = {config.max_vips}: set it higher"
+        yield Problem(("max_vips",), f"{sets} VIPs and source routes are too many", hint)
     prefixes = sum(len(route.prefixes) for vip in vips for route in vip.source)
     if prefixes > ROUTES_PER_VIP * config.max_vips:
         hint = f"there is room for {ROUTES_PER_VIP} for each VIP of max_vips = {config.max_vips}: set it higher"
