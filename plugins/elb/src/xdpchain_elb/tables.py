@@ -39,18 +39,20 @@ MEMORY = Struct("elb_memory", {"member": u32, "incarnation": u32, "seen": u32, "
 ID = Struct("elb_id", {"pool": u32, "id": u32})
 SOURCE = Struct("elb_source", {"length": u32, "pool": u32, "address": ipv6})
 BACKEND = Struct("elb_backend", {"pool": u32, "address": ipv6})
-TURN = Struct("elb_turn", {"member": u32, "sum": u32, "position": u32, "skip": u32, "weight": u32, "credit": u32})
+TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "weight": u32, "credit": u32})
 PLAN = Struct(
     "elb_plan",
     {
         **dict.fromkeys(
-            ("pool", "members", "version", "track", "hold", "heaviest", "stage", "at", "left", "taken", "moving", "holding"), u32
+            ("pool", "members", "version", "track", "hold", "heaviest", "stage", "at", "taken", "rest", "moving", "holding"), u32
         ),
         "turn": Array(TURN, POOL_MEMBERS),
         "map": Array(u64, 1025),
     },
 )
 PROGRESS = Struct("elb_progress", {"moving": u32, "holding": u32})
+BUDGET = Struct("elb_budget", {"tick": u32, "spent": u32})
+POOL = Struct("elb_pool", {"name": u64, "ring": u64, "moves": u64})
 
 
 def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Map]:
@@ -59,8 +61,8 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
 
     Args:
         vips: most VIPs. There is room for twice as many: an old one and a new one side by side.
-        backends: most addresses of backends.
-        members: most pairs of a pool and a backend.
+        backends: most addresses of backends. There is room for twice as many, too.
+        members: most pairs of a pool and a backend. There is room for one pool more, since pools are changed one after the other.
         flows: entries of the flow table.
     """
 
@@ -69,6 +71,7 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
 
     array, hash_ = MapKind.ARRAY, MapKind.HASH
     numbers = 2 * vips + 1
+    seats = members + POOL_MEMBERS + 1
     ring = state("elb_ring", array, u32, RING, 1, "the slots of one pool")
     move = state("elb_move", array, u32, MOVES, 1, "where the flows of moving slots were")
     return (
@@ -78,15 +81,16 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_vips", array, u32, VIP, numbers, "the VIPs"),
         state("elb_rings", MapKind.ARRAY_OF_MAPS, u32, u32, numbers, "from each pool to its ring", inner=ring),
         state("elb_moves", MapKind.ARRAY_OF_MAPS, u32, u32, numbers, "from each pool with moving slots to where their flows were", inner=move),
-        state("elb_members", array, u32, MEMBER, 2 * (members + 1), "the outer headers, two for each member"),
-        state("elb_states", array, u32, u32, members + 1, "the state of each member"),
-        state("elb_stats", MapKind.PERCPU_ARRAY, u32, STATS, members + 1, "packets, bytes and new flows of each member"),
-        state("elb_hops", array, u32, u64, backends + 1, "MAC address and MTU of the way to each backend"),
+        state("elb_members", array, u32, MEMBER, 2 * seats, "the outer headers, two for each member"),
+        state("elb_states", array, u32, u32, seats, "the state of each member"),
+        state("elb_stats", MapKind.PERCPU_ARRAY, u32, STATS, seats, "packets, bytes and new flows of each member"),
+        state("elb_hops", array, u32, u64, 2 * backends + 1, "MAC address and MTU of the way to each backend"),
         state("elb_flows", MapKind.LRU_HASH, FLOW, MEMORY, flows, "the flows of moving slots"),
         state("elb_ids", hash_, ID, u32, members, "from server ids to members"),
         state("elb_sources", MapKind.LPM_TRIE, SOURCE, u32, 16 * vips, "from clients' prefixes to pools", flags=1),
         state("elb_plan", array, u32, PLAN, 1, "the ring under construction"),
         state("elb_progress", array, u32, PROGRESS, numbers, "moving slots of each pool"),
-        state("elb_pools", array, u32, u64, numbers, "what each pool is for"),
-        state("elb_directory", hash_, BACKEND, u32, members + backends, "from the backends of each pool to their numbers"),
+        state("elb_budget", MapKind.PERCPU_ARRAY, u32, BUDGET, 1, "errors sent lately about packets that are too big"),
+        state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
+        state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),
     )

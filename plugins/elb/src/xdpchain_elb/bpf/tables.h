@@ -157,14 +157,20 @@ struct elb_backend {
 	__be32 address[4];
 };
 
-/* What elb_build makes a ring of, and how far it is. See ring.h. */
+/* What elb_build makes a ring of, and how far it is. See ring.h; Python's ring.py writes it. */
 struct elb_turn {
 	u32 member;
 	u32 sum;	/* (offset + j * skip) mod 2^32 for the next j */
-	u32 position;	/* sum mod ELB_RING_SIZE */
 	u32 skip;
 	u32 weight;
-	u32 credit;
+	u32 credit;	/* version 1: how many slots more the turn may take in this round */
+};
+
+enum elb_stage {
+	ELB_NEXT_TURN = 0,
+	ELB_IN_TURN = 1,	/* looking for the slot that the turn takes */
+	ELB_MERGE = 2,
+	ELB_DONE = 3,
 };
 
 struct elb_plan {
@@ -174,15 +180,16 @@ struct elb_plan {
 	u32 track;		/* 0: no slot ever moves */
 	u32 hold;		/* ticks */
 	u32 heaviest;		/* the largest weight */
-	u32 stage;		/* what the routine is at; the handler writes 0 */
+	u32 stage;		/* enum elb_stage */
 	u32 at;			/* the turn, or the slot */
-	u32 left;		/* how many slots the turn may still take in its round */
 	u32 taken;		/* slots so far */
+	u32 rest;		/* the member of all slots that no turn has taken */
 	u32 moving;		/* slots so far */
 	u32 holding;
 	struct elb_turn turn[ELB_POOL_MEMBERS];
 	u64 map[1025];		/* one bit for each slot that is taken */
 };
+_Static_assert(sizeof(struct elb_plan) == 90168, "as in the schema");
 
 /* elb_progress: how far a pool's last change is; the routines write it */
 struct elb_progress {
@@ -190,13 +197,35 @@ struct elb_progress {
 	u32 holding;
 };
 
+struct elb_pool {
+	u64 name;	/* hash of what the pool is for; 0: free */
+	u64 ring;	/* hash of what its ring was made of; 0: it is not, or somebody was about to change it */
+	u64 moves;	/* 1: elb_moves has an element for it */
+};
+
+/*
+ * An array of one large value. For each element of a table's leaf bcc compiles code that prints it, half a minute long for these: the leaf is bytes here,
+ * which it prints as one string, and the type is told beside it.
+ */
+#define ELB_LARGE(_name, _type)							\
+	struct _name##_table_t {						\
+		u32 key;							\
+		u8 leaf[sizeof(_type)];						\
+		_type *(*lookup)(u32 *);					\
+		u32 max_entries;						\
+		int flags;							\
+	};									\
+	__attribute__((section("maps/array")))					\
+	struct _name##_table_t _name = { .max_entries = BY_SCHEMA };		\
+	BPF_ANNOTATE_KV_PAIR(_name, u32, _type)
+
 BPF_TABLE("hash", struct elb_service, u32, elb_services, BY_SCHEMA);	/* -> elb_vips */
 BPF_F_TABLE("lpm_trie", struct elb_prefix, u32, elb_prefixes, BY_SCHEMA, 1);	/* -> elb_vips */
 BPF_TABLE("array", u32, u32, elb_gates, BY_SCHEMA);			/* one: enum elb_gate */
 BPF_TABLE("array", u32, struct elb_vip, elb_vips, BY_SCHEMA);
-BPF_TABLE("array", u32, struct elb_ring, elb_ring, 1);			/* the form of a ring */
+ELB_LARGE(elb_ring, struct elb_ring);					/* the form of a ring */
 BPF_ARRAY_OF_MAPS(elb_rings, "elb_ring", BY_SCHEMA);			/* pool -> ring; 0: the one that elb_build fills */
-BPF_TABLE("array", u32, struct elb_moves, elb_move, 1);			/* the form of moves */
+ELB_LARGE(elb_move, struct elb_moves);					/* the form of moves */
 BPF_ARRAY_OF_MAPS(elb_moves, "elb_move", BY_SCHEMA);			/* pool -> moves, while slots of it are moving */
 BPF_TABLE("array", u32, struct elb_member, elb_members, BY_SCHEMA);
 BPF_TABLE("array", u32, u32, elb_states, BY_SCHEMA);			/* member -> state */
@@ -205,11 +234,11 @@ BPF_TABLE("array", u32, u64, elb_hops, BY_SCHEMA);			/* backend -> 6 bytes MAC, 
 BPF_TABLE("lru_hash", struct elb_flow, struct elb_memory, elb_flows, BY_SCHEMA);	/* the datapath writes */
 BPF_TABLE("hash", struct elb_id, u32, elb_ids, BY_SCHEMA);		/* -> member */
 BPF_F_TABLE("lpm_trie", struct elb_source, u32, elb_sources, BY_SCHEMA, 1);	/* client's address -> pool */
-BPF_TABLE("array", u32, struct elb_plan, elb_plan, BY_SCHEMA);		/* one: for elb_build */
+ELB_LARGE(elb_plan, struct elb_plan);					/* one: for elb_build and elb_settle */
 BPF_TABLE("array", u32, struct elb_progress, elb_progress, BY_SCHEMA);	/* by pool */
 
 /* Where the config handler finds its numbers again. */
-BPF_TABLE("array", u32, u64, elb_pools, BY_SCHEMA);			/* pool -> hash of what it is for; 0: free */
+BPF_TABLE("array", u32, struct elb_pool, elb_pools, BY_SCHEMA);
 BPF_TABLE("hash", struct elb_backend, u32, elb_directory, BY_SCHEMA);	/* backend of a pool -> member; pool 0: -> backend */
 
 #endif

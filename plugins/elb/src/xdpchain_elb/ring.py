@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routines of ring.h are told: values of `elb_plan`, packed as in tables.h."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from itertools import chain
+
+from xdpchain_elb.hashing import Address, backend_hash, offset_and_skip
+from xdpchain_elb.tables import PLAN, POOL_MEMBERS, RING_SIZE
+
+_FILL_STEPS = 1024
+_MERGE_STEPS = 512
+_HEAD = struct.Struct("=12I")
+_FIELDS_OF_TURN = 5
+_NEXT_TURN, _MERGE = 0, 2
+
+SETTLE_RUNS = RING_SIZE // _MERGE_STEPS + 1
+"""The most runs of `elb_settle` for one pool."""
+BUILD_RUNS = 2 * RING_SIZE * POOL_MEMBERS // _FILL_STEPS + SETTLE_RUNS + 1
+"""
+The most runs of `elb_build`: every turn is asked whether it is due once in each of as many rounds as there are slots, and tries each slot once.
+
+A ring of equal weights takes about 1,000.
+"""
+
+
+def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: int, track: bool, hold: int) -> bytes:
+    """
+    The plan for `elb_build`.
+
+    Args:
+        pool: whose ring it is.
+        backends: member, address and weight of each; those of weight 0 get no slots.
+        version: 1 or 2 of Maglev.
+        track: whether slots may move; else the new ring holds at once.
+        hold: in ticks.
+
+    Raises:
+        ValueError: more than `POOL_MEMBERS` backends have weight.
+    """
+    turns = sorted((backend_hash(address), address.packed, member, weight) for member, address, weight in backends if weight > 0)
+    if len(turns) > POOL_MEMBERS:
+        raise ValueError(f"{len(turns)} backends in one pool; there is room for {POOL_MEMBERS}")
+    heaviest = max((weight for *_, weight in turns), default=0)
+    # one backend fills the ring, and none leaves it empty: then no turn takes anything, and the rest is all
+    few = len(turns) < 2
+    rest = turns[0][2] if few and turns else 0
+    head = _HEAD.pack(pool, len(turns), version, track, hold, heaviest, _MERGE if few else _NEXT_TURN, 0, 0, rest, 0, 0)
+    words = chain.from_iterable(
+        (member, *offset_and_skip(hash), weight, weight - 1 if version == 1 else 0) for hash, _, member, weight in turns
+    )
+    return (head + struct.pack(f"={_FIELDS_OF_TURN * len(turns)}I", *words)).ljust(PLAN.size, b"\0")
+
+
+def settle_plan(pool: int) -> bytes:
+    """The plan for `elb_settle`."""
+    return pool.to_bytes(4, "little").ljust(PLAN.size, b"\0")
