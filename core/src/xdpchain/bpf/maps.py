@@ -102,6 +102,10 @@ class KernelMap:
             self._counted = count, time.monotonic() + (_REMEMBER_S if self.schema.capacity > _LARGE else 0)
         return count
 
+    def __bool__(self) -> bool:
+        """A map is there, also when nothing is in it."""
+        return True
+
     def put(self, key: Any, value: Any, *, keep: bool = False) -> bool:
         """
         Write `value`; with `keep` only where there is none, and False tells that there was one.
@@ -204,7 +208,7 @@ class KernelMap:
         The kernel lets each such call wait until no CPU can be in the old inner map any more (some 10 ms): so all is put in by one call, and
         taken out by several at a time.
         """
-        put = {key: u32.pack(inner.fd) for key, inner in inners.items() if inner}
+        put = {key: u32.pack(inner.fd) for key, inner in inners.items() if inner is not None}
         self.put_many_raw(list(put), list(put.values()))
         gone = [key for key, inner in inners.items() if inner is None]
         with ThreadPoolExecutor(min(len(gone), _WAITING) or 1) as pool:
