@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers for VIPs, pools, members and backends: which are free, and which of those is taken next."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from xdpchain import XdpchainError
+
+
+class Numbers:
+    """
+    Free numbers of one kind. What became free last is taken last: a packet may still be reading there.
+
+    Args:
+        free: those that are free, best first; asked only for as many as are taken.
+        what: the kind, for the error.
+        setting: the key of the config that says how many there are.
+    """
+
+    def __init__(self, free: Iterator[int], what: str, setting: str) -> None:
+        self._free = free
+        self._freed: deque[int] = deque()
+        self._what = what
+        self._setting = setting
+
+    def take(self) -> int:
+        """
+        One that is free.
+
+        Raises:
+            XdpchainError: there is none.
+        """
+        number = next(self._free, None)
+        if number is not None:
+            return number
+        if self._freed:
+            return self._freed.popleft()
+        raise XdpchainError(f"there is no room for another {self._what}", hint=f"raise {self._setting}, or change less at a time")
+
+    def give_back(self, number: int) -> None:
+        """It is not needed any more."""
+        self._freed.append(number)
+
+
+def unused(used: Callable[[], set[int]], end: int) -> Iterator[int]:
+    """Numbers from 1 to below `end` that are not among the used ones: first those above all of them."""
+    taken = used()
+    top = max(taken, default=0)
+    yield from range(top + 1, end)
+    yield from (number for number in range(1, top) if number not in taken)
+
+
+def unused_members(states: array[int], kept: Callable[[], set[int]]) -> Iterator[int]:
+    """
+    Numbers that no member has: first those that none ever had, then those that fewest had.
+
+    Args:
+        states: what `elb_states` held before anything changed.
+        kept: numbers that a member has though it is gone: it may come back.
+    """
+    taken = kept()
+    at = 0
+    while True:
+        try:
+            at = states.index(0, at + 1)
+        except ValueError:
+            break
+        if at not in taken:
+            yield at
+    free = (number for number, word in enumerate(states) if word and not word & 3 and number not in taken)
+    yield from sorted(free, key=lambda number: states[number] >> 2)
