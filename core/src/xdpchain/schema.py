@@ -33,11 +33,8 @@ class Type(Protocol):
     def unpack(self, data: bytes) -> Any: ...
 
 
-def _given(value: Any, size: int) -> bytes | None:
-    """The bytes of a value that is given as bytes, packed already; None for any other value."""
-    if not isinstance(value, (bytes, bytearray, memoryview)):
-        return None
-    data = bytes(value)
+def _packed(data: bytes, size: int) -> bytes:
+    """A value that is given as bytes."""
     if len(data) != size:
         raise ValueError(f"{size} bytes wanted, {len(data)} given")
     return data
@@ -63,13 +60,9 @@ class Scalar:
         return self.size
 
     def pack(self, value: Any) -> bytes:
-        try:
-            return self._struct.pack(value)
-        except struct.error:
-            data = _given(value, self.size)
-            if data is None:
-                raise
-            return data
+        if isinstance(value, bytes):
+            return _packed(value, self.size)
+        return self._struct.pack(value)
 
     def unpack(self, data: bytes) -> int:
         (value,) = self._struct.unpack(data)
@@ -92,10 +85,7 @@ class Raw:
         return 1
 
     def pack(self, value: Any) -> bytes:
-        data = bytes(value)
-        if len(data) != self.size:
-            raise ValueError(f"{self.size} bytes wanted, {len(data)} given")
-        return data
+        return _packed(bytes(value), self.size)
 
     def unpack(self, data: bytes) -> bytes:
         return bytes(data)
@@ -144,9 +134,8 @@ class Array:
         return struct.Struct(f"{self.item.code[0]}{self.length}{self.item.code[1:]}") if isinstance(self.item, Scalar) else None
 
     def pack(self, value: Any) -> bytes:
-        data = _given(value, self.size)
-        if data is not None:
-            return data
+        if isinstance(value, bytes):
+            return _packed(value, self.size)
         if len(value) != self.length:
             raise ValueError(f"{self.length} items wanted, {len(value)} given")
         return self._struct.pack(*value) if self._struct else b"".join(map(self.item.pack, value))
@@ -189,9 +178,8 @@ class Struct:
         return _Flat(self)
 
     def pack(self, value: Any) -> bytes:
-        data = _given(value, self.size)
-        if data is not None:
-            return data
+        if isinstance(value, bytes):
+            return _packed(value, self.size)
         if value.keys() != self.fields.keys():
             unknown, missing = sorted(set(value) - set(self.fields)), sorted(set(self.fields) - set(value))
             raise ValueError(f"struct {self.name}: unknown {unknown}, missing {missing}")

@@ -46,6 +46,8 @@ class KernelMap:
         self.schema = schema
         self._new_inner = new_inner
         self._stride = (schema.value.size + 7) // 8 * 8
+        self.pack = self._pack_each if schema.kind.per_cpu else schema.value.pack
+        """The bytes of a value, for all CPUs where the map has one for each."""
         self._value_bytes = self._stride * possible_cpus() if schema.kind.per_cpu else schema.value.size
         self._chunk = max(1, min(schema.capacity, _BATCH, _BATCH_BYTES // (schema.key.size + self._value_bytes)))
         self._counted = (0, 0.0)
@@ -127,7 +129,7 @@ class KernelMap:
         if self.schema.inner:
             self.put_inners({self.schema.key.pack(key): self.make_inner(value) for key, value in pairs})
         elif pairs:
-            keys, values = zip(*pairs, strict=True)
+            keys, values = [key for key, _ in pairs], [value for _, value in pairs]
             packed = [self.pack(value) for value in values] if self.schema.kind.per_cpu else _packed(self.schema.value, values)
             self.put_many_raw(_packed(self.schema.key, keys), packed)
 
@@ -143,10 +145,7 @@ class KernelMap:
         inner.put_many(content)
         return inner
 
-    def pack(self, value: Any) -> bytes:
-        """The bytes of a value, for all CPUs where the map has one for each."""
-        if not self.schema.kind.per_cpu:
-            return self.schema.value.pack(value)
+    def _pack_each(self, value: Any) -> bytes:
         values = value if isinstance(value, list) else [value] * possible_cpus()
         return b"".join(self.schema.value.pack(one).ljust(self._stride, b"\0") for one in values)
 
@@ -174,6 +173,9 @@ class KernelMap:
     def put_many_raw(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Write packed elements, in this order."""
         self._counted = 0, 0.0
+        if len(keys) == 1:
+            self.put_raw(keys[0], values[0])
+            return
         for at in range(0, len(keys), self._chunk):
             some, theirs = keys[at : at + self._chunk], values[at : at + self._chunk]
             try:

@@ -96,21 +96,22 @@ class _Elements:
     def __init__(self, target: KernelMap, transaction: Transaction | None) -> None:
         self._target = target
         self._transaction = transaction
+        self._pack_key, self._pack = target.schema.key.pack, target.pack
         self._keys: list[bytes] = []
         self._values: list[bytes] = []
         self._what = f"write to {target.schema.name}"
 
     def add(self, one: Put | Delete | Move) -> None:
-        key = self._target.schema.key.pack(one.key)
+        key = self._pack_key(one.key)
         if isinstance(one, Put) and not one.keep:
             self._keys.append(key)
-            self._values.append(self._target.pack(one.value))
+            self._values.append(self._pack(one.value))
             if len(self._keys) >= _MOST:
                 self.flush()
             return
         self.flush()
         if isinstance(one, Put):
-            if self._target.put_raw(key, self._target.pack(one.value), keep=True):
+            if self._target.put_raw(key, self._pack(one.value), keep=True):
                 self._remember([key], [None])
         elif isinstance(one, Delete):
             self._remember([key], [self._target.get_raw(key) if self._transaction else None])
