@@ -112,6 +112,7 @@ def _piece(text: str) -> Piece:
     routes: list[SourceRoute] = []
     pools: list[list[Backend]] = [[]]
     faults: list[Fault] = []
+    begun = False
     for number, raw in enumerate(text.split("\n")):
         line = raw.strip()
         if not line or line[0] == "#":
@@ -119,14 +120,19 @@ def _piece(text: str) -> Piece:
         try:
             match words.split(line) if line[0] in "vs" else ():
                 case ["vip", *_] as head:
+                    begun = True
                     fields = words.header(head)
                 case ["source", *_] as head:
                     pools.append([])  # first, so that backends of a route with a fault are not taken for another's
                     routes.append(words.route(head))
                 case _:
                     pools[-1].append(words.backend(line))
+            if not begun:
+                raise MisfitError("stands before the first VIP", hint="begin with a line such as: vip 10.200.1.1:443 tcp")
         except MisfitError as misfit:
             faults.append(Fault(number, misfit.message, misfit.hint or f"for example: {misfit.example}"))
+        if not begun:
+            break  # the lines below have the same fault
     if faults or not fields:
         return Piece(text, None, tuple(faults))
     own, *others = map(tuple, pools)
