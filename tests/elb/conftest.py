@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,11 @@ from xdpchain.testing import Netns
 
 from lab.balance import Balance
 from lab.balance_driver import Driver, servers
+from tests.elb.site import Site, States
+from tests.helpers.node import Node
 
 BACKENDS = 4
+MakeSite = Callable[..., Site]
 
 
 @pytest.fixture
@@ -30,3 +33,16 @@ def driver(balance: Balance) -> Iterator[Driver]:
     """The client."""
     with Driver(balance.client) as one:
         yield one
+
+
+@pytest.fixture
+def site(balance: Balance, here: Node) -> MakeSite:
+    """Start a balancer: `site("gue", {"b1": UP})`."""
+
+    def make(encapsulation: str, states: States, *, crossed: bool = False) -> Site:
+        one = Site(balance, here, encapsulation, crossed=crossed)
+        one.write(states)
+        one.start()
+        return one
+
+    return make
