@@ -59,6 +59,12 @@ BREAKAGES = {
     "source_missing": (LIMITER.replace("NAME.bpf.c", "gone.bpf.c"), "gone.bpf.c is not there", ""),
     "config_not_attrs": (LIMITER.replace("    config = Config", "    config = dict"), "is no attrs class", "dict"),
     "no_programs": (LIMITER.replace('(Program(Hook.XDP, "NAME"),)', "()"), "has no programs", ""),
+    "only_routines": (LIMITER.replace("Hook.XDP", "Hook.ROUTINE"), "has no programs for a hook", ""),
+    "event_on_routine": (
+        LIMITER.replace('Program(Hook.XDP, "NAME")', 'Program(Hook.XDP, "NAME"), Program(Hook.ROUTINE, "work", event="a:b")'),
+        "has the event 'a:b'",
+        "",
+    ),
     "bad_entry": (LIMITER.replace('Program(Hook.XDP, "NAME")', 'Program(Hook.XDP, "a b")'), "'a b' is no name of a C function", ""),
     "event_on_xdp": (LIMITER.replace('Program(Hook.XDP, "NAME")', 'Program(Hook.XDP, "NAME", event="a:b")'), "has the event 'a:b'", ""),
     "bad_reason": (LIMITER.replace('Reason("listed"', 'Reason("Is-Listed"'), "is no good reason", "Is-Listed"),
@@ -86,6 +92,16 @@ def test_a_broken_plugin_is_named_with_its_error_and_the_others_load(folder: Pat
     assert error.hint
     assert name not in plugins.functions
     assert "zz_good" in plugins.functions
+
+
+def test_a_function_may_have_several_routines_beside_its_program(folder: Path) -> None:
+    routines = 'Program(Hook.ROUTINE, "build"), Program(Hook.ROUTINE, "sweep")'
+    make_plugin(folder, "worker", LIMITER.replace('Program(Hook.XDP, "NAME")', f'Program(Hook.XDP, "NAME"), {routines}'))
+
+    plugins = load_plugins()
+
+    assert () == tuple(plugins.broken)
+    assert "worker" in plugins.functions
 
 
 def test_an_entry_point_to_nothing_is_a_broken_plugin(folder: Path) -> None:

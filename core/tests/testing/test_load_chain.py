@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from xdpchain import (
     Map,
     MapKind,
     Metric,
+    NextHop,
+    NextHops,
     Program,
     Put,
     Reason,
@@ -88,6 +91,18 @@ class Gate(KernelFunction[GateConfig]):
     def status(self, config: GateConfig, maps: Any) -> tuple[Table, ...]:
         return (Table(("port",), [(port,) for port in config.ports]),)
 
+    def follow(self, config: GateConfig, hops: NextHops, maps: Any) -> Iterable[Put]:
+        yield from (Put("gate_ports", 1000 + hop.mtu, 0) for hop in hops.values())
+
+    def upkeep(self, config: GateConfig, maps: Any) -> Iterable[Delete]:
+        yield from (Delete("gate_ports", port) for port, _ in maps["gate_ports"].items() if port not in config.ports)
+
+    def warnings(self, config: GateConfig, maps: Any) -> Iterable[str]:
+        yield from (f"port {port} is closed without config" for port, _ in maps["gate_ports"].items() if port not in config.ports)
+
+    def answer(self, config: GateConfig, maps: Any, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"closed": maps["gate_ports"].get(question["port"]) is not None}
+
     def metrics(self, config: GateConfig, maps: Any) -> Iterable[Metric]:
         yield Metric("gate_closed", "gauge", "Closed ports.", [({}, len(config.ports))])
 
@@ -114,6 +129,15 @@ def test_a_result_says_what_happened_where_and_why(chain: LoadedChain) -> None:
 
     assert (dropped.verdict, dropped.reason, dropped.function, dropped.path) == (Verdict.DROP, "closed", "gate", ("first", "gate"))
     assert (sent_back.verdict, sent_back.path) == (Verdict.TX, ("first", "gate"))
+
+
+def test_what_the_daemon_asks_of_a_running_function_can_be_asked_of_a_loaded_one(chain: LoadedChain) -> None:
+    hops: NextHops = {IPv4Address("192.0.2.1"): NextHop("eth0", mtu=1500), IPv4Address("192.0.2.2"): NextHop("eth0", mtu=9000)}
+    done = [chain.follow("gate", hops), sorted(chain.warnings("gate")), chain.answer("gate", {"port": 2500})]
+    then = [chain.upkeep("gate"), list(chain.warnings("gate")), chain.answer("gate", {"port": 2500})]
+
+    assert done == [2, ["port 10000 is closed without config", "port 2500 is closed without config"], {"closed": True}]
+    assert then == [2, [], {"closed": False}]
 
 
 def test_the_first_to_decide_ends_the_path(chain: LoadedChain) -> None:
