@@ -22,6 +22,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
+from plugins.elb.tests.fuzz.frames import bytes_of, error_of, link_of, mend
+
 NEXT_HOP = bytes.fromhex("0200000000ff")
 OURS, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CLIENT4, CLIENT6 = "198.51.100.7", "2001:db8:c::7"
@@ -177,7 +179,7 @@ def _around() -> Iterator[Packet]:
 
 
 def seeds() -> list[bytes]:
-    """The frames: every packet untagged, some with one or two VLAN tags, some padded as Ethernet pads."""
+    """The frames: every packet untagged, some with one or two VLAN tags, some padded as Ethernet pads. All checksums are right."""
     frames = []
     for number, packet in enumerate((*_services(), *_around())):
         link = Ether(src=ROUTER, dst=OURS)
@@ -186,4 +188,14 @@ def seeds() -> list[bytes]:
             frames.append(bytes(link / Dot1Q(vlan=5, prio=3) / packet))
         if number % 7 == 0:
             frames.append(bytes(link / Dot1AD(vlan=6) / Dot1Q(vlan=7) / packet))
-    return frames
+    return [_mended(frame) for frame in frames]
+
+
+def _mended(frame: bytes) -> bytes:
+    """For what scapy computes otherwise: a UDP datagram that is shorter than its IP packet."""
+    at, ethertype = link_of(frame)
+    if error_of(frame[at : at + bytes_of(frame, at, ethertype)])[1]:
+        return frame
+    right = bytearray(frame)
+    mend(right)
+    return bytes(right)
