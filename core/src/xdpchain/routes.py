@@ -115,6 +115,8 @@ async def watch_next_hops(debounce_s: float = DEBOUNCE_S) -> AsyncGenerator[None
     macs: dict[tuple[int, bytes], bytes | None] = {}
     loop, news = asyncio.get_running_loop(), asyncio.Event()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as listener:
+        # a number of its own: who has none is taken for the kernel itself, and told nothing
+        listener.bind((0, 0))
         for group in _GROUPS:
             listener.setsockopt(_NETLINK, _ADD_MEMBERSHIP, group)
 

@@ -119,7 +119,7 @@ class HopFollower:
                 try:
                     with plugin_call(one.function, "follow"):
                         writes = list(one.function.follow(one.config, hops, maps))
-                    self._engine.carry_out(one.name, writes)
+                    self._engine.carry_out(one.name, writes, method="follow")
                 except XdpchainError as error:
                     self._failures.tell(one.name, "next hops", error)
                     self._behind = True
