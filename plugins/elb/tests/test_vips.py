@@ -210,8 +210,8 @@ def test_a_wrong_line_is_told_with_its_number(line: str, says: str, hint: str) -
     assert problem.hint
 
 
-def test_a_backend_before_the_first_vip_belongs_to_none() -> None:
-    (problem,) = refused(vips=lines("10.0.0.1\nvip 10.200.0.1:80 tcp\n"))
+def test_backends_before_the_first_vip_belong_to_none_and_are_told_once() -> None:
+    (problem,) = refused(vips=lines("10.0.0.1\n10.0.0.2\nvip 10.200.0.1:80 tcp\n"))
 
     assert (1, "stands before the first VIP") == (problem.line, problem.message)
 
