@@ -21,9 +21,9 @@ _INSTRUCTION = struct.Struct("<BBhi")
 _XDP_HAS_FRAGS = 1 << 5
 PROG_ARRAY = 3
 
-PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 6}
-"""`enum bpf_prog_type`"""
-EXPECTED_ATTACH = {Hook.XDP: 37, Hook.TC_INGRESS: 0, Hook.TC_EGRESS: 0, Hook.TRACEPOINT: 0, Hook.ROUTINE: 37}
+PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 3}
+"""`enum bpf_prog_type`. Routines are of the TC type: two grace periods pass around a test run of several rounds of an XDP program."""
+EXPECTED_ATTACH = {Hook.XDP: 37, Hook.TC_INGRESS: 0, Hook.TC_EGRESS: 0, Hook.TRACEPOINT: 0, Hook.ROUTINE: 0}
 """`expected_attach_type` at load. One value for each hook: a prog array takes only programs with the same one."""
 
 

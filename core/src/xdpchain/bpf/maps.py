@@ -8,7 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -208,13 +208,18 @@ class KernelMap:
         Put maps into this map of maps, and take out what is at keys with None.
 
         The kernel lets each such call wait until no CPU can be in the old inner map any more (some 10 ms): so all is put in by one call, and
-        taken out by several at a time.
+        taken out by others at the same time.
         """
         put = {key: u32.pack(inner.fd) for key, inner in inners.items() if inner is not None}
-        self.put_many_raw(list(put), list(put.values()))
         gone = [key for key, inner in inners.items() if inner is None]
-        with ThreadPoolExecutor(min(len(gone), _WAITING) or 1) as pool:
-            list(pool.map(self.delete_raw, gone))
+        if not gone:
+            self.put_many_raw(list(put), list(put.values()))
+            return
+        with ThreadPoolExecutor(min(len(gone) + 1, _WAITING)) as pool:
+            jobs: list[Future[Any]] = [pool.submit(self.put_many_raw, list(put), list(put.values()))]
+            jobs += [pool.submit(self.delete_raw, key) for key in gone]
+        for job in jobs:
+            job.result()
 
     def keys_raw(self) -> Iterator[bytes]:
         """The keys, one by one; bounded, since a walk starts again when its key is deleted under it."""

@@ -130,9 +130,9 @@ int xc_{entry}(void *ctx)
 }}
 """,
     Hook.ROUTINE: """
-int xc_{entry}(struct xdp_md *ctx)
+int xc_{entry}(struct __sk_buff *ctx)
 {{
-	return {entry}(ctx);
+	return {entry}((void *)ctx);
 }}
 """,
 }

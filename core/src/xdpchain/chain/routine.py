@@ -17,7 +17,7 @@ from xdpchain.errors import KernelError, VerifierError
 from xdpchain.function import Hook
 
 _PACKET = bytes(64)
-"""What the routine gets; the kernel runs no XDP program without."""
+"""What the routine gets, though it does not look: the kernel runs no program without."""
 _FIRST_SLICE, _LONGEST_SLICE = 256, 65_536
 
 

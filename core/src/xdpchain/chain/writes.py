@@ -143,7 +143,7 @@ class _Inners:
     """
     Writes to a map of maps, as what shall stand at each key in the end; None: nothing.
 
-    They take effect together, what goes away last: each single one would wait for the kernel as long as all of them.
+    They take effect together: each single one would wait for the kernel as long as all of them.
     """
 
     def __init__(self, target: KernelMap, transaction: Transaction | None) -> None:

@@ -34,7 +34,7 @@ FLAGS = (
     "xdpchain/corrections.h",
 )
 
-_PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 6}  # enum bpf_prog_type
+_PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 3}  # enum bpf_prog_type
 _BPF_XDP, _BY_TYPE = 37, 0xFFFFFFFF  # expected_attach_type; bcc takes -1 as "whatever the type wants"
 _MAPS_OF_MAPS = {MapKind.ARRAY_OF_MAPS.value, MapKind.HASH_OF_MAPS.value}
 
