@@ -59,7 +59,7 @@ class Piece:
         return line
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Listing:
     """A whole file: its pieces, each with where it begins in the text."""
 
@@ -74,7 +74,8 @@ class Listing:
             return cls()
         starts = [0, *_starts(file.text)]
         ends = [*starts[1:], len(file.text)]
-        return cls(str(file.file), file.text, tuple((start, _piece(file.text[start:end])) for start, end in zip(starts, ends, strict=True)))
+        pieces = ((start, _piece(file.text[start:end])) for start, end in zip(starts, ends, strict=True))
+        return cls(str(file.file), file.text, tuple(pieces))
 
     @property
     def vips(self) -> tuple[Vip, ...]:
@@ -83,17 +84,33 @@ class Listing:
 
     def faults(self) -> Iterator[Problem]:
         """What is wrong with the lines."""
-        for start, piece in self.pieces:
+        for line, piece in _placed(self).all:
             for fault in piece.faults:
-                yield Problem(("vips",), fault.message, fault.hint, self.file, self._line(start) + fault.line)
+                yield Problem(("vips",), fault.message, fault.hint, self.file, line + fault.line)
 
     def line_of(self, number: int, place: Place) -> int:
         """The line, from 1, of a key path in the VIP of that number in `vips`."""
-        start, piece = [(start, piece) for start, piece in self.pieces if piece.vip is not None][number]
-        return self._line(start) + piece.line_of(place)
+        line, piece = _placed(self).right[number]
+        return line + piece.line_of(place)
 
-    def _line(self, at: int) -> int:
-        return self.text.count("\n", 0, at) + 1
+
+@attrs.frozen
+class _Placed:
+    """Pieces with the lines, from 1, on which they begin: all of them, and those that are VIPs."""
+
+    all: list[tuple[int, Piece]]
+    right: list[tuple[int, Piece]]
+
+
+@lru_cache(maxsize=2)
+def _placed(listing: Listing) -> _Placed:
+    """Asked for when something is wrong: to count the lines of a large file takes longer than to check what did not change."""
+    placed, line, at = list[tuple[int, Piece]](), 1, 0
+    for start, piece in listing.pieces:
+        line += listing.text.count("\n", at, start)
+        at = start
+        placed.append((line, piece))
+    return _Placed(placed, [(line, piece) for line, piece in placed if piece.vip is not None])
 
 
 def _starts(text: str) -> Iterator[int]:
@@ -140,6 +157,7 @@ def _piece(text: str) -> Piece:
     return Piece(text, Vip(**fields, backend=own, source=source), ())
 
 
+@lru_cache(maxsize=16)
 def _lines(text: str) -> Mapping[Place, int]:
     """The lines of a piece without faults, by their key paths."""
     lines: dict[Place, int] = {}
