@@ -1,41 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small functions around single headers of elb, to ask one of its C functions at a time."""
+"""A small function around the headers of elb that need no tables, to ask one of their C functions at a time."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
-import xdpchain_elb
-from xdpchain import Hook, KernelFunction, Map, MapKind, Program, Reason, Role, u32
-from xdpchain.schema import Type
+from scapy.packet import Packet
+from xdpchain import Hook, KernelFunction, Map, MapKind, Program, Role, Struct, u32, u64
 from xdpchain.testing import LoadChain, LoadedChain
-from xdpchain_elb.tables import tables
+from xdpchain_elb import Elb
 
-HEADERS = Path(xdpchain_elb.__file__).parent / "bpf"
-REASONS = ("icmp_error", "echo_reply", "echo_refused", "too_big", "too_big_limited", "malformed", "no_room")
+TALK = Struct("probe_talk", {"first": u64, "second": u64, "result": u64})
+CHAIN = {"interface": {"eth0": {"chain": ["probe"]}}}
 
 TEXT = """
 #include "xdpchain.h"
-#include "tables.h"
 #include "sum.h"
 #include "ids.h"
-#include "icmp.h"
 
-BPF_TABLE("array", u32, {ctype}, probe_answer, BY_SCHEMA);
+struct probe_talk {
+	u64 first;
+	u64 second;
+	u64 result;
+};
+
+BPF_TABLE("array", u32, struct probe_talk, probe_talk, BY_SCHEMA);
 
 static __always_inline verdict probe(struct xdp_md *ctx, struct packet *packet)
-{{
+{
 	u32 zero = 0;
-	{ctype} *answer = probe_answer.lookup(&zero);
+	struct probe_talk *talk = probe_talk.lookup(&zero);
 
-	if (!answer)
+	if (!talk)
 		return drop(NO_REASON);
-	{body}
-}}
+	BODY
+	return next(NO_REASON);
+}
 """
 
 
@@ -45,31 +48,34 @@ class NoConfig:
 
 
 class Probe(KernelFunction[NoConfig]):
-    """Runs a piece of C that may write to `*answer`."""
+    """Runs a piece of C, which reads and writes `talk`."""
 
     api = 1
     name = "probe"
     summary = "asks one C function"
     config = NoConfig
     programs = (Program(Hook.XDP, "probe"),)
-    reasons = tuple(Reason(name, "") for name in REASONS)
 
-    def __init__(self, folder: Path, body: str, ctype: str, answer: Type) -> None:
-        shutil.copytree(HEADERS, folder, dirs_exist_ok=True)
+    def __init__(self, folder: Path, body: str) -> None:
+        shutil.copytree(Elb.source.parent, folder, dirs_exist_ok=True)
         self.source = folder / "probe.bpf.c"  # type: ignore[misc]  # each probe has its own
-        self.source.write_text(TEXT.format(body=body, ctype=ctype))
-        self._answer = answer
+        self.source.write_text(TEXT.replace("BODY", body))
 
     def maps(self, config: NoConfig) -> Sequence[Map]:
-        answer = Map(name="probe_answer", kind=MapKind.ARRAY, key=u32, value=self._answer, capacity=1, role=Role.STATE, help="what it was")
-        return (*tables(vips=1, backends=1, members=1, flows=1), answer)
+        help_text = "a question and its answer"
+        return (Map(name="probe_talk", kind=MapKind.ARRAY, key=u32, value=TALK, capacity=1, role=Role.STATE, help=help_text),)
 
 
-def load(load_chain: LoadChain, folder: Path, body: str, ctype: str = "u32", answer: Type = u32) -> LoadedChain:
+def load(load_chain: LoadChain, folder: Path, body: str) -> LoadedChain:
     """A chain that consists of a probe with this body."""
-    return load_chain({"interface": {"eth0": {"chain": ["probe"]}}}, functions=[Probe(folder, body, ctype, answer)])
+    return load_chain(CHAIN, functions=[Probe(folder, body)])
 
 
-def answer_of(chain: LoadedChain) -> Any:
-    """What the probe has written last."""
-    return chain.maps["probe"]["probe_answer"].get(0)
+def ask(chain: LoadedChain, packet: Packet | bytes, first: int = 0, second: int = 0) -> int:
+    """Send a packet; what the probe has written to `result`."""
+    table = chain.maps["probe"]["probe_talk"]
+    table.put(0, {"first": first, "second": second, "result": 0})
+    chain.send(packet)
+    _, talk = next(table.items())
+    result: int = talk["result"]
+    return result
