@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import sysconfig
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
-from xdpchain import Hook, KernelFunction, MapKind, Role, Verdict, hookspecs
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from xdpchain import Hook, KernelFunction, MapKind, NextHop, Role, Verdict, hookspecs
 from xdpchain.bpf.unit import INCLUDE
-from xdpchain.testing import plugin
+from xdpchain.testing import LoadChain, LoadedChain, plugin
 
 from tests.docs.markdown import ROOT, Block, blocks
 
 GUIDE = ROOT / "docs" / "writing-a-function.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
-_DIRECTIVE = re.compile(r"<!-- (?P<word>file|output|broken)(?:: (?P<what>.*))? -->")
+_DIRECTIVE = re.compile(r"<!-- (?P<word>file|apart|output|broken)(?:: (?P<what>.*))? -->")
 
 
 def directive(block: Block, word: str) -> str | None:
@@ -108,6 +113,69 @@ def test_a_mistake_is_answered_as_the_guide_shows(package: Package, block: Block
         source.write_text(text, encoding="utf-8")
 
     assert package.said(done).startswith(block.text)
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> KernelFunction[Any]:
+    """The function that the guide has apart from its package."""
+    folder = tmp_path_factory.mktemp("spread")
+    for block in blocks(GUIDE):
+        if name := directive(block, "apart"):
+            with (folder / name).open("a", encoding="utf-8") as file:
+                file.write(block.text)
+    found: KernelFunction[Any] = runpy.run_path(str(folder / "spread.py"))["Spread"]()
+    return found
+
+
+BACKENDS = ("192.0.2.1", "192.0.2.2", "2001:db8::3")
+HOPS = {ip_address(backend): NextHop("eth0", mac=bytes((2, 0, 0, 0, 0, number)), here=True) for number, backend in enumerate(BACKENDS)}
+
+
+@pytest.fixture
+def chain(load_chain: LoadChain, spread: KernelFunction[Any]) -> LoadedChain:
+    document = {"interface": {"eth0": {"chain": ["spread"]}}, "function": {"spread": {"backend": list(BACKENDS), "per_second": 1000}}}
+    loaded = load_chain(document, functions=[spread])
+    loaded.follow("spread", HOPS)
+    return loaded
+
+
+def test_the_table_of_the_guide_spreads_packets_over_all_backends(chain: LoadedChain) -> None:
+    results = {port: chain.send(Ether() / IP() / UDP(sport=port, dport=4000)) for port in range(1000, 1100)}
+    told = {port: chain.answer("spread", {"port": port})["backend"] for port in results}
+
+    assert {(Verdict.TX, "sent")} == {(result.verdict, result.reason) for result in results.values()}
+    assert told == {port: BACKENDS[result.packet[5]] for port, result in results.items()}
+    assert set(BACKENDS) == set(told.values())
+
+
+def test_the_table_of_the_guide_is_built_anew_for_another_config(chain: LoadedChain) -> None:
+    chain.configure("spread", {"backend": [*BACKENDS[1:], BACKENDS[1]], "per_second": 1000})
+    chain.follow("spread", HOPS)
+
+    assert BACKENDS[0] not in {chain.answer("spread", {"port": port})["backend"] for port in range(1000, 1100)}
+    assert chain.maps["spread"]["spread_tables"].inner(0) is None
+
+
+def test_what_is_due_each_second_is_done(chain: LoadedChain) -> None:
+    packet = Ether() / IP() / UDP(sport=1000, dport=4000)
+    chain.configure("spread", {"backend": list(BACKENDS), "per_second": 1})
+    reasons = [chain.send(packet).reason, chain.send(packet).reason]
+    chain.upkeep("spread")
+
+    assert ["sent", "no_token", "sent"] == [*reasons, chain.send(packet).reason]
+
+
+def test_a_way_that_is_not_known_is_warned_of(chain: LoadedChain) -> None:
+    before = chain.warnings("spread")
+    lost = ip_address(BACKENDS[0])
+    chain.follow("spread", {**HOPS, lost: NextHop()})
+    function, config = chain.config.instances["spread"].function, chain.config.instances["spread"].config
+    (problem,) = function.check_next_hops(config, {**HOPS, lost: NextHop()})
+
+    assert [] == before
+    assert [f"the way to {BACKENDS[0]} is not known: its packets are dropped"] == chain.warnings("spread")
+    assert ("backend", 0) == problem.path
+    assert {*HOPS} == {*function.destinations(config)}
 
 
 def _fields_of_the_packet() -> list[str]:
