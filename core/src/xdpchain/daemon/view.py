@@ -11,7 +11,7 @@ import attrs
 
 from xdpchain.chain.model import InstanceStatus, PlaceStatus, Snapshot
 from xdpchain.daemon.wire import error_data
-from xdpchain.function import MapReader, Table
+from xdpchain.function import Hook, MapReader, Table
 from xdpchain.plugins import Plugins
 
 
@@ -72,7 +72,7 @@ def _function_data(function: Any) -> dict[str, Any]:
     return {
         "name": function.name,
         "summary": function.summary,
-        "hooks": sorted({program.hook.value for program in function.programs}),
+        "hooks": sorted({program.hook.value for program in function.programs} - {Hook.ROUTINE.value}),
         "reasons": {reason.name: reason.help for reason in function.reasons},
     }
 
