@@ -15,6 +15,7 @@ import pytest
 from xdpchain import routes
 from xdpchain.function import NextHop
 from xdpchain.routes import next_hops, watch_next_hops
+from xdpchain.rtnetlink import listen
 from xdpchain.testing import Netns
 from xdpchain.testing.namespace import End, Namespace
 
@@ -266,12 +267,10 @@ def test_lost_news_count_as_a_change(bed: Bed) -> None:
     names = [f"10.98.0.{number}" for number in range(1, 200)]
     lines = [f"neighbor replace {name} lladdr 02:00:00:00:00:01 dev eth0 nud reachable\n" for name in names]
     bed.node.run("ip", "-batch", "-", input="".join(lines).replace("reachable", "stale"))
-    with bed.node.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as listener:
+    with bed.node.entered(), listen([3]) as listener:
         index = socket.if_nametoindex("eth0")
         macs: dict[tuple[int, bytes], bytes | None] = {(index, ip_address(name).packed): bytes.fromhex("020000000001") for name in names}
-        listener.bind((0, 0))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        listener.setsockopt(routes._NETLINK, routes._ADD_MEMBERSHIP, 3)
         bed.node.run("ip", "-batch", "-", input=lines.pop())
         assert not routes._changes(listener, macs)
 

@@ -37,7 +37,7 @@ class _Seconds(click.ParamType[float]):
 @socket_option
 @json_option
 def show(instance: str, map_name: str | None, limit: int, rates_over: float, socket: Path, *, no_rates: bool, as_json: bool) -> None:
-    """Print what a running instance says about itself, counters with their rates; or the contents of one of its maps."""
+    """Print what a running instance says about itself, with rates, or the contents of one of its maps."""
     from xdpchain.cli.client import call
     from xdpchain.cli.render import print_json
 
