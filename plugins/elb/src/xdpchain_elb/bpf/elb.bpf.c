@@ -10,6 +10,7 @@
 #include "xdpchain.h"
 #include "tables.h"
 #include "sum.h"
+#include "frame.h"
 #include "hash.h"
 #include "ids.h"
 #include "icmp.h"
@@ -17,15 +18,7 @@
 #include "encap.h"
 #include "ring.h"
 
-#define ELB_MAPPED bpf_htonl(0xffff)
-
-static __always_inline void elb_map4(__be32 *address, __be32 ip4)
-{
-	address[0] = 0;
-	address[1] = 0;
-	address[2] = ELB_MAPPED;
-	address[3] = ip4;
-}
+#define ELB_FAR 512	/* bytes of headers at most */
 
 /* The number of the VIP with an address and port, or NULL. Port 0 asks for any port, port 0 and proto 0 for the address alone. */
 static __always_inline u32 *elb_service(const __be32 *address, __be16 port, u8 proto)
@@ -90,19 +83,26 @@ static __always_inline u32 elb_pool(const struct elb_vip *vip, const struct elb_
 }
 
 /* The member that a server id in the packet names, or 0. */
-static __always_inline u32 elb_named(struct packet *packet, const struct elb_vip *vip, u32 *reason)
+static __always_inline u32 elb_named(struct xdp_md *ctx, const struct elb_frame *frame, const struct elb_vip *vip, u32 *reason)
 {
-	u32 options = vip->options, kind = STABLE_ID, *member;
+	u32 options = vip->options, kind = STABLE_ID, at = (frame->link + frame->header) & (ELB_FAR - 1), *member;
+	struct packet packet = { .end = (void *)(long)ctx->data_end };
+	void *transport = (void *)(long)ctx->data + at;
 	struct elb_id key = { .pool = vip->pool };
 
+	asm volatile("" : "+r"(transport));	/* one pointer, whose bounds the verifier knows, instead of the same sum twice */
+	if (transport + sizeof(struct udphdr) > packet.end)
+		return 0;
+	packet.tcp = transport;
+	packet.udp = transport;
 	if (options & ELB_SERVER_ID) {
 		kind = SERVER_ID;
-		key.id = elb_tcp_id(packet);
+		key.id = elb_tcp_id(&packet);
 	} else if (options & ELB_QUIC) {
 		kind = QUIC_ID;
-		key.id = elb_quic_id(packet);
+		key.id = elb_quic_id(&packet);
 	} else {
-		key.id = elb_stable_id(packet);
+		key.id = elb_stable_id(&packet);
 	}
 	if (!key.id)
 		return 0;
@@ -130,49 +130,61 @@ static __always_inline bool elb_look_up_slot(struct elb_slot *slot)
 	return true;
 }
 
-/* Sends a packet to the backend of its flow. `event` is what the packet means for the flow. */
-static __always_inline verdict elb_balance(struct xdp_md *ctx, struct packet *packet, struct elb_flow *flow, const struct elb_vip *vip, u32 event,
-					   u32 reason)
+/* The member for a packet, or 0. */
+static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_client *client, const struct elb_vip *vip, u32 *reason)
 {
 	struct elb_slot slot = { .hold = vip->hold };
-	struct elb_inner inner = {};
-	struct elb_member *outer;
-	struct elb_client client;
 	bool remembered = false;
+	u32 member;
+
+	slot.pool = elb_pool(vip, &frame->flow);
+	slot.number = elb_slot(client, frame->ip6, frame->flow.destination_port, vip->options);
+	if (!elb_look_up_slot(&slot))
+		return 0;
+	if (!(slot.word & ELB_MOVING))
+		return slot.word & ELB_MEMBER;
+	member = elb_member_of(&frame->flow, &slot, frame->event, &remembered);
+	if (*reason == RING)
+		*reason = remembered ? TRACKED : MOVING;
+	return member;
+}
+
+/* Sends a packet to the backend of its flow. */
+static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame *frame, const struct elb_vip *vip, u32 reason)
+{
+	u32 options = vip->options, member = 0, key, mtu;
+	struct elb_client client = {};
+	struct elb_member *outer;
 	struct elb_stats *stats;
-	u32 member = 0, key;
 	u64 *hop;
 
-	elb_client(&client, flow, vip->options);
-	if (vip->options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(event & ELB_LOOK))
-		member = elb_named(packet, vip, &reason);
-	if (!member) {
-		slot.pool = elb_pool(vip, flow);
-		slot.number = elb_slot(&client, packet->ip6, flow->destination_port, vip->options);
-		if (!elb_look_up_slot(&slot))
-			return drop(NO_BACKEND);
-		member = slot.word & ELB_MEMBER;
-		if (slot.word & ELB_MOVING) {
-			member = elb_member_of(flow, &slot, event, &remembered);
-			reason = reason == RING ? remembered ? TRACKED : MOVING : reason;
-		}
-	}
+	elb_client(&client, &frame->flow, options);
+	if (options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(frame->event & ELB_LOOK))
+		member = elb_named(ctx, frame, vip, &reason);
+	if (!member)
+		member = elb_choose(frame, &client, vip, &reason);
 	key = 2 * member + vip->side;
 	outer = elb_members.lookup(&key);
 	stats = elb_stats.lookup(&member);
 	if (!member || !outer || !stats)
 		return drop(NO_BACKEND);
-	if (!elb_inner(ctx, packet, outer->form & ELB_GUE, &inner))
-		return drop(MALFORMED);
 	hop = elb_hops.lookup(&outer->backend);
 	if (!hop || !*hop)
 		return drop(NO_NEXT_HOP);
-	if (inner.length + outer->overhead > *hop >> 48)
-		return elb_too_big(ctx, packet, (*hop >> 48) - outer->overhead);
+	mtu = *hop >> 48;
+	if (frame->length + outer->overhead > mtu)
+		return elb_too_big(ctx, frame, mtu - outer->overhead);
+	if (outer->form & ELB_GUE && !frame->summed) {
+		s64 sum = elb_sum_bytes(ctx, frame->link, frame->length);
+
+		if (sum < 0)
+			return drop(MALFORMED);
+		frame->sum = sum;
+	}
 	stats->packets++;
-	stats->bytes += inner.offset + inner.length;
-	stats->flows += event & ELB_SYN;
-	return elb_send(ctx, packet, outer, *hop, &inner, &client, reason);
+	stats->bytes += frame->link + frame->length;
+	stats->flows += frame->event & ELB_SYN;
+	return elb_send(ctx, frame, outer, *hop, &client, reason);
 }
 
 static __always_inline bool elb_balanced(u8 proto)
@@ -180,65 +192,38 @@ static __always_inline bool elb_balanced(u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
 }
 
-static __always_inline u32 elb_event_of(const struct packet *packet)
-{
-	u32 flags;
-
-	if (!packet->tcp)
-		return ELB_PACKET;
-	flags = tcp_flag_word(packet->tcp);
-	if ((flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN)
-		return ELB_SYN;
-	if (flags & TCP_FLAG_RST)
-		return ELB_RST;
-	return flags & TCP_FLAG_FIN ? ELB_FIN : ELB_PACKET;
-}
-
 static __always_inline verdict elb(struct xdp_md *ctx, struct packet *packet)
 {
-	struct elb_flow flow = {};
-	u32 event, reason = RING;
+	u32 zero = 0, reason = RING;
+	struct elb_frame *frame;
 	struct elb_vip *vip;
+	verdict v;
 
-	if (packet->ip4) {
-		elb_map4(flow.source, packet->ip4->saddr);
-		elb_map4(flow.destination, packet->ip4->daddr);
-	} else if (packet->ip6) {
-		__builtin_memcpy(flow.source, &packet->ip6->saddr, sizeof(flow.source));
-		__builtin_memcpy(flow.destination, &packet->ip6->daddr, sizeof(flow.destination));
-	} else {
+	frame = elb_frames.lookup(&zero);
+	if (!frame || !elb_read_flow(packet, frame))
 		return next(NO_REASON);
-	}
-	flow.proto = packet->l4_proto;
-	event = elb_event_of(packet);
-	if (packet->tcp) {
-		flow.source_port = packet->tcp->source;
-		flow.destination_port = packet->tcp->dest;
-	} else if (packet->udp) {
-		flow.source_port = packet->udp->source;
-		flow.destination_port = packet->udp->dest;
-	} else {
-		if (!elb_has(flow.destination))
+	if (!frame->transport) {
+		if (!elb_has(frame->flow.destination))
 			return next(NO_REASON);
-		if (packet->malformed)
+		if (frame->malformed)
 			return drop(MALFORMED);
-		if (packet->icmp || packet->icmp6) {
-			if (elb_is_echo(packet))
-				return elb_echo(ctx, packet);
-			if (!elb_quoted(packet, &flow))
-				return next(NO_REASON);
-			event = ELB_LOOK;
+		if (frame->icmp) {
 			reason = ICMP_ERROR;
+			v = elb_icmp(ctx, frame);
+			if (v != ELB_QUOTES)
+				return v;
 		}
 	}
-	vip = elb_find(&flow);
+	vip = elb_find(&frame->flow);
 	if (!vip)
-		return packet->fragment == FRAGMENT_LATER && elb_balanced(flow.proto) ? drop(FRAGMENT) : next(NO_REASON);
-	if (packet->fragment) {
+		return frame->fragment == FRAGMENT_LATER && elb_balanced(frame->flow.proto) ? drop(FRAGMENT) : next(NO_REASON);
+	if (frame->fragment) {
 		if (!(vip->options & ELB_PORTLESS))
 			return drop(FRAGMENT);
-		flow.source_port = 0;
-		flow.destination_port = 0;
+		frame->flow.source_port = 0;
+		frame->flow.destination_port = 0;
 	}
-	return elb_balance(ctx, packet, &flow, vip, event, reason);
+	if (!elb_read_frame(ctx, frame))
+		return drop(MALFORMED);
+	return elb_balance(ctx, frame, vip, reason);
 }

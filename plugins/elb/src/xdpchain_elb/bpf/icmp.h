@@ -9,7 +9,6 @@
 #define ELB_ICMP_H
 
 #define ELB_ICMP_TTL 64
-#define ELB_ICMP_MAPPED bpf_htonl(0xffff)
 #define ELB_QUOTE 512			/* bytes of a packet that an error quotes; RFC 1812 bounds the whole error to 576, RFC 4443 to 1280 */
 #define ELB_QUOTED_PORTS 8		/* bytes of a transport header that an error quotes at least (RFC 792) */
 #define ELB_QUOTED_EXTENSIONS 4
@@ -24,6 +23,36 @@ struct elb_budget {
 _Static_assert(sizeof(struct elb_budget) == 8, "as in the schema");
 
 BPF_TABLE("percpu_array", u32, struct elb_budget, elb_budget, BY_SCHEMA);	/* one; the datapath writes */
+
+/* The headers of a packet without extension headers, read anew. False where they are not all there. */
+static __always_inline bool elb_icmp_packet(struct xdp_md *ctx, const struct elb_frame *frame, struct packet *packet)
+{
+	void *data = (void *)(long)ctx->data, *ip, *icmp;
+
+	if (frame->vlans > PACKET_MAX_VLANS)
+		return false;
+	ip = data + sizeof(struct ethhdr) + frame->vlans * sizeof(struct vlan_tag);
+	asm volatile("" : "+r"(ip));	/* one pointer, whose bounds the verifier knows, instead of the same sum twice */
+	icmp = ip + (frame->header & 63);
+	asm volatile("" : "+r"(icmp));
+	*packet = (struct packet){ .data = data, .end = (void *)(long)ctx->data_end, .eth = data, .fragment = frame->fragment };
+	if (packet->data + sizeof(struct ethhdr) > packet->end || icmp + sizeof(struct icmphdr) > packet->end)
+		return false;
+	if (frame->ip6) {
+		if (ip + sizeof(struct ipv6hdr) > packet->end)
+			return false;
+		packet->ip6 = ip;
+		packet->icmp6 = icmp;
+		packet->spare = packet_spare(packet->ip6 + 1, packet->end, packet->ip6->payload_len);
+	} else {
+		if (ip + sizeof(struct iphdr) > packet->end)
+			return false;
+		packet->ip4 = ip;
+		packet->icmp = icmp;
+		packet->spare = packet_spare(packet->ip4, packet->end, packet->ip4->tot_len);
+	}
+	return true;
+}
 
 static __always_inline bool elb_is_echo(const struct packet *packet)
 {
@@ -65,9 +94,9 @@ static __always_inline bool elb_quoted4(const struct packet *packet, struct elb_
 	header = ip->ihl * 4;
 	if (ip->version != 4 || header < sizeof(*ip) || ip->frag_off & bpf_htons(0x1fff) || ip->saddr != packet->ip4->daddr)
 		return false;
-	flow->source[2] = ELB_ICMP_MAPPED;
+	flow->source[2] = ELB_MAPPED;
 	flow->source[3] = ip->daddr;
-	flow->destination[2] = ELB_ICMP_MAPPED;
+	flow->destination[2] = ELB_MAPPED;
 	flow->destination[3] = ip->saddr;
 	return elb_quoted_ports(packet, (void *)ip + header, ip->protocol, flow);
 }
@@ -175,6 +204,28 @@ static __always_inline verdict elb_echo(struct xdp_md *ctx, struct packet *packe
 		return drop(ECHO_REFUSED);
 	elb_swap_macs(packet->eth);
 	return tx(ECHO_REPLY);
+}
+
+#define ELB_QUOTES ~0U	/* no verdict */
+
+/* Answers an ICMP packet for a VIP, or makes `frame` that of the flow that it quotes. */
+static __always_inline verdict elb_icmp(struct xdp_md *ctx, struct elb_frame *frame)
+{
+	struct packet packet;
+
+	if (frame->fragment)
+		return drop(FRAGMENT);
+	if (frame->extended)
+		return drop(UNROUTABLE);
+	if (!elb_icmp_packet(ctx, frame, &packet))
+		return drop(MALFORMED);
+	if (elb_is_echo(&packet))
+		return elb_echo(ctx, &packet);
+	if (!elb_quoted(&packet, &frame->flow))
+		return next(NO_REASON);
+	frame->event = ELB_LOOK;
+	frame->transport = sizeof(struct icmphdr);
+	return ELB_QUOTES;
 }
 
 static __always_inline bool elb_may_answer(void)
@@ -298,28 +349,21 @@ static __always_inline verdict elb_too_big6(struct xdp_md *ctx, u32 vlans, u32 q
  * Tells the sender of a packet that `mtu` bytes fit, in the packet's own frame: it is cut behind what is quoted, and grows in front. No error is an
  * answer to an ICMP message or to a later fragment (RFC 1122, RFC 4443).
  */
-static __always_inline verdict elb_too_big(struct xdp_md *ctx, struct packet *packet, u32 mtu)
+static __always_inline verdict elb_too_big(struct xdp_md *ctx, const struct elb_frame *frame, u32 mtu)
 {
-	u32 vlans = packet->vlans, link = sizeof(struct ethhdr) + vlans * sizeof(struct vlan_tag), quote, room;
-	bool ip6 = packet->ip6;
+	u32 quote = frame->length < ELB_QUOTE ? frame->length : ELB_QUOTE, room = frame->ip6 ? ELB_ERROR6_ROOM : ELB_ERROR4_ROOM;
 	s64 sum;
 
-	if (packet->icmp || packet->icmp6 || packet->fragment == FRAGMENT_LATER || !elb_may_answer())
+	if (frame->icmp || frame->fragment == FRAGMENT_LATER || !elb_may_answer())
 		return drop(TOO_BIG_LIMITED);
-	if (packet->ip4)
-		quote = bpf_ntohs(packet->ip4->tot_len);
-	else if (packet->ip6)
-		quote = sizeof(struct ipv6hdr) + bpf_ntohs(packet->ip6->payload_len);
-	else
-		return drop(MALFORMED);
-	quote = quote < ELB_QUOTE ? quote : ELB_QUOTE;
-	sum = elb_sum_chunks(ctx, link, quote, ELB_QUOTE / ELB_CHUNK);
+	sum = elb_sum_chunks(ctx, frame->link, quote, ELB_QUOTE / ELB_CHUNK);
 	if (sum < 0)
 		return drop(MALFORMED);
-	room = ip6 ? ELB_ERROR6_ROOM : ELB_ERROR4_ROOM;
-	if (bpf_xdp_adjust_tail(ctx, (int)(link + quote) - (int)bpf_xdp_get_buff_len(ctx)) || bpf_xdp_adjust_head(ctx, -(int)room))
+	if (bpf_xdp_adjust_tail(ctx, (int)(frame->link + quote) - (int)bpf_xdp_get_buff_len(ctx)) || bpf_xdp_adjust_head(ctx, -(int)room))
 		return drop(NO_ROOM);
-	return ip6 ? elb_too_big6(ctx, vlans, quote, sum, mtu) : elb_too_big4(ctx, vlans, quote, sum, mtu);
+	if (frame->ip6)
+		return elb_too_big6(ctx, frame->vlans, quote, sum, mtu);
+	return elb_too_big4(ctx, frame->vlans, quote, sum, mtu);
 }
 
 #endif

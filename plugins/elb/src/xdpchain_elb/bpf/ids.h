@@ -58,7 +58,7 @@ static __always_inline u32 elb_tcp_id(struct packet *packet)
 	struct tcphdr *tcp = packet->tcp;
 	u32 at = sizeof(*tcp), end;
 
-	if (!tcp || tcp->syn)
+	if (!tcp || (void *)(tcp + 1) > packet->end || tcp->syn)
 		return 0;
 	end = tcp->doff * 4;
 	for (int i = 0; i < ELB_TCP_OPTIONS; i++) {

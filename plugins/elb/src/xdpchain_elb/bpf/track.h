@@ -14,14 +14,6 @@
 #define ELB_LIMIT_CLOSING 60
 #define ELB_LIMIT_RESET 10
 
-enum elb_event {
-	ELB_PACKET = 0,
-	ELB_SYN = 1,
-	ELB_FIN = 2,
-	ELB_RST = 4,
-	ELB_LOOK = 8,	/* somebody else speaks about the flow: an ICMP error, a fragment's followers. Remember nothing */
-};
-
 struct elb_slot {
 	u32 pool;
 	u32 number;
