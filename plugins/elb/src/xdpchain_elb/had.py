@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import attrs
-from xdpchain import Maps
+from xdpchain import MapReader, Maps
 
 from xdpchain_elb.shape import Key, Shape
 from xdpchain_elb.tables import PREFIX, SERVICE
@@ -16,8 +16,67 @@ from xdpchain_elb.tables import PREFIX, SERVICE
 _PAIR = struct.Struct("=I16s")
 MEMBER_BYTES = 52
 
+_NOBODY = bytes(16)
+MARK = _PAIR.pack(0, _NOBODY)
+"""The key in `elb_directory` under which the highest number stands that a backend ever had."""
+
 Source = tuple[int, int, bytes]
 """A source route: the pool of the VIP, bits and address of the prefix."""
+
+
+class States:
+    """The words of `elb_states`, each read when somebody looks at it, and then as they shall become."""
+
+    def __init__(self, states: MapReader) -> None:
+        self._map = states
+        self._all: array[int] | None = None
+        self._changed: dict[int, int] = {}
+
+    def read_all(self) -> array[int]:
+        """All words as they were before anything changed."""
+        if self._all is None:
+            self._all = array("I")
+            self._all.frombytes(self._map.blob())
+        return self._all
+
+    def __getitem__(self, member: int) -> int:
+        if member in self._changed:
+            return self._changed[member]
+        return self._all[member] if self._all is not None else self._map.get(member) or 0
+
+    def __setitem__(self, member: int, word: int) -> None:
+        self._changed[member] = word
+
+    def unused(self, kept: Callable[[], set[int]]) -> Iterator[int]:
+        """
+        Numbers that no member has: first those that none ever had, then those that fewest had.
+
+        Args:
+            kept: numbers that a member has though it is gone: it may come back.
+        """
+        taken = kept()
+        if self._all is None:
+            # numbers are taken in ascending order, and a word is never 0 again
+            first, end = 1, self._map.schema.capacity
+            while first < end:
+                middle = (first + end) // 2
+                first, end = (middle + 1, end) if self._map.get(middle) else (first, middle)
+            yield from (number for number in range(first, self._map.schema.capacity) if number not in taken)
+        else:
+            yield from (number for number in self._zeros(self._all) if number not in taken)
+        words = self.read_all()
+        free = [number for number, word in enumerate(words) if word and not word & 3 and number not in taken]
+        yield from sorted(free, key=lambda number: words[number] >> 2)
+
+    @staticmethod
+    def _zeros(words: array[int]) -> Iterator[int]:
+        at = 0
+        while True:
+            try:
+                at = words.index(0, at + 1)
+            except ValueError:
+                return
+            yield at
 
 
 @attrs.define
@@ -25,14 +84,15 @@ class Had:
     """
     The tables by what they are asked for.
 
-    `vips` (options, pool, side, hold) and `pools` (name, hash of the ring, whether there are moves) are by number and whole, `states` too. The rest
-    may be that of some VIPs; `headers` are there only if all is.
+    `vips` (options, pool, side, hold) and `pools` (name, hash of the ring, whether there are moves) are by number and whole. `mark` is the highest
+    number that a backend ever had. The rest may be that of some VIPs; `headers` are there only if all is.
     """
 
     vips: Sequence[tuple[int, ...]]
     pools: list[tuple[int, ...]]
-    states: array[int]
+    states: States
     gates: int
+    mark: int
     headers: bytes | None = None
     services: dict[Key, int] = attrs.field(factory=dict)
     members: dict[int, dict[bytes, int]] = attrs.field(factory=dict)
@@ -54,6 +114,7 @@ class Had:
 def everything(maps: Maps) -> Had:
     """All of it."""
     had = _arrays(maps)
+    had.states.read_all()
     had.headers = maps["elb_members"].blob()
     for key, number in maps["elb_services"].items():
         had.services["elb_services", SERVICE.pack(key)] = number
@@ -102,20 +163,19 @@ def directory_key(pool: int, packed: bytes) -> bytes:
 
 
 def _arrays(maps: Maps) -> Had:
-    states = array("I")
-    states.frombytes(maps["elb_states"].blob())
     return Had(
         vips=list(struct.iter_unpack("=4I", maps["elb_vips"].blob())),
         pools=list(struct.iter_unpack("=3Q", maps["elb_pools"].blob())),
-        states=states,
+        states=States(maps["elb_states"]),
         gates=maps["elb_gates"].get(0) or 0,
+        mark=maps["elb_directory"].get(MARK) or 0,
     )
 
 
 def _enter(had: Had, pool: int, packed: bytes, number: int) -> None:
     if pool:
         had.members.setdefault(pool, {})[packed] = number
-    else:
+    elif packed != _NOBODY:
         had.backends[packed] = number
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -53,22 +52,8 @@ def unused(used: Callable[[], set[int]], end: int) -> Iterator[int]:
     yield from (number for number in range(1, top) if number not in taken)
 
 
-def unused_members(states: array[int], kept: Callable[[], set[int]]) -> Iterator[int]:
-    """
-    Numbers that no member has: first those that none ever had, then those that fewest had.
-
-    Args:
-        states: what `elb_states` held before anything changed.
-        kept: numbers that a member has though it is gone: it may come back.
-    """
-    taken = kept()
-    at = 0
-    while True:
-        try:
-            at = states.index(0, at + 1)
-        except ValueError:
-            break
-        if at not in taken:
-            yield at
-    free = (number for number, word in enumerate(states) if word and not word & 3 and number not in taken)
-    yield from sorted(free, key=lambda number: states[number] >> 2)
+def unused_above(mark: int, used: Callable[[], set[int]], end: int) -> Iterator[int]:
+    """As `unused`, where it is known that no number above `mark` ever was; who is used is asked only when these have run out."""
+    yield from range(mark + 1, end)
+    taken = used()
+    yield from (number for number in range(1, mark + 1) if number not in taken)

@@ -50,12 +50,17 @@ class Seat:
 
 @attrs.frozen(eq=False)
 class Pool:
-    """A set of backends with one ring. `name` is a hash of what it is for, `marks` is what its ring depends on besides numbers."""
+    """
+    A set of backends with one ring.
+
+    `name` is a hash of what it is for, `marks` is what its ring depends on besides numbers, `has_gone` says whether members are gone that may come back.
+    """
 
     name: int
     route: str
     seats: Sequence[Seat]
     marks: bytes
+    has_gone: bool
 
     def content(self, members: Sequence[int], version: int, *, track: bool) -> int:
         """A hash of what its ring is made of, never 0."""
@@ -144,7 +149,8 @@ def _bits(network: IPNetwork) -> tuple[int, bytes]:
 def _pool(vip: Vip, route: str, backends: Sequence[Backend], *, migrates: bool) -> Pool:
     seats = [_seat(backend, migrates=migrates) for backend in backends]
     name = _hash64(f"{vip.address} {vip.port} {vip.protocol} {route}".encode())
-    return Pool(name, route, seats, b"".join(_MARK.pack(seat.packed, seat.share, seat.state) for seat in seats))
+    marks = b"".join(_MARK.pack(seat.packed, seat.share, seat.state) for seat in seats)
+    return Pool(name, route, seats, marks, any(seat.state == GONE for seat in seats))
 
 
 def _seat(backend: Backend, *, migrates: bool) -> Seat:

@@ -52,8 +52,8 @@ class Service:
 
     @property
     def name(self) -> str:
-        """`"tcp 10.200.1.1:443"`."""
-        return f"{self.vip.protocol} {str(self.vip).removesuffix(f' {self.vip.protocol}')}"
+        """`"10.200.1.1:443 tcp"`."""
+        return str(self.vip)
 
     @property
     def counts(self) -> tuple[int, int, int]:
