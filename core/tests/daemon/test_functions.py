@@ -130,6 +130,15 @@ def test_an_interface_that_vanishes_takes_its_next_hops_along(sender: Daemon, ne
     assert MAC == mac(sender, THERE)
 
 
+def test_a_neighbour_that_answers_at_once_is_there_with_the_apply(sender: Daemon, neighbour: Namespace) -> None:
+    answers(neighbour)
+    sender.configure(node(THERE))
+    sender.start()
+
+    assert MAC == mac(sender, THERE)
+    assert not sender.events("next_hop_unknown")
+
+
 def test_what_changes_nothing_asks_nobody(sender: Daemon, neighbour: Namespace) -> None:
     answers(neighbour)
     sender.configure(node(THERE))

@@ -190,6 +190,28 @@ def test_what_is_not_known_is_looked_at_again(follower: HopFollower, engine: Rec
     assert not follower.due
 
 
+def test_an_apply_waits_for_a_new_neighbour_to_answer_but_not_for_an_old_one(follower: HopFollower, world: World) -> None:
+    answered, world.hops[A] = world.hops[A], NextHop("eth0", A, None, 1500)
+    config = node(one=(A,))
+    look = world.look
+
+    def answers_at_the_third_look(addresses: Iterable[Address]) -> NextHops:
+        if len(world.looks) == 2:
+            world.hops[A] = answered
+        return look(addresses)
+
+    follower._look_up = answers_at_the_third_look
+    found = follower.look(config, patience_s=60)
+
+    assert (3, MAC) == (len(world.looks), found.all[A].mac)
+
+    world.hops[A] = NextHop("eth0", A, None, 1500)
+    follower.bring(config, found)
+    follower.look(config, patience_s=60)
+
+    assert 4 == len(world.looks)
+
+
 def test_where_nobody_sends_nothing_is_looked_up(follower: HopFollower, engine: RecordingEngine, world: World) -> None:
     silent = attrs.evolve(node(), instances={"one": InstanceConfig("one", Silent(), SenderConfig((A,)))})
 

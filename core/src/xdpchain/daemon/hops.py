@@ -23,6 +23,9 @@ Address = IPv4Address | IPv6Address
 
 REFRESH_S = 30.0
 """after which neighbours are asked for again: the kernel forgets one that it has not used for a minute, and XDP does not count as use"""
+ANSWER_S = 0.05
+"""how long an apply waits for new neighbours to tell their hardware addresses: packets for them would be lost until then"""
+_AGAIN_S = 0.01
 MAX_EVENTS = 16
 """events of one look; thousands of servers may vanish in one moment"""
 
@@ -68,9 +71,13 @@ class HopFollower:
             return False
         return self._behind or any(not hop.mac for hop in self._told.values()) or time.monotonic() >= self._looked + REFRESH_S
 
-    def look(self, config: NodeConfig) -> Found:
+    def look(self, config: NodeConfig, *, patience_s: float = 0.0) -> Found:
         """
         The next hops that the instances of `config` want to know, each address looked up once for all of them.
+
+        Args:
+            config: what runs, or shall run.
+            patience_s: how long to wait for neighbours that nobody asked for before.
 
         Raises:
             XdpchainError: the kernel does not answer, or a plugin's `destinations` raised.
@@ -85,7 +92,11 @@ class HopFollower:
         self._asked = asked
         if not asked:
             return Found()
-        hops = self._look_up(frozenset[Address]().union(*(addresses for _, addresses in asked.values())))
+        wanted = frozenset[Address]().union(*(addresses for _, addresses in asked.values()))
+        hops, until = self._look_up(wanted), time.monotonic() + patience_s
+        while time.monotonic() < until and any(_unanswered(hops[address]) for address in wanted.difference(self._told)):
+            time.sleep(_AGAIN_S)
+            hops = self._look_up(wanted)
         self._looked = time.monotonic()
         return Found({name: _seen_by(config, name, addresses, hops) for name, (_, addresses) in asked.items()}, hops)
 
@@ -176,6 +187,10 @@ def _seen_by(config: NodeConfig, name: str, addresses: Iterable[Address], hops: 
             seen[id(hop)] = attrs.evolve(hop, here=chains[hop.interface])
         found[address] = seen[id(hop)]
     return found
+
+
+def _unanswered(hop: NextHop) -> bool:
+    return bool(hop.interface) and hop.mac is None
 
 
 def _event(before: NextHop | None, now: NextHop) -> str:

@@ -18,7 +18,7 @@ from xdpchain.chain.model import Interface, Plan
 from xdpchain.config import NodeConfig, load
 from xdpchain.daemon import log as events
 from xdpchain.daemon.failures import Failures
-from xdpchain.daemon.hops import Found, HopFollower
+from xdpchain.daemon.hops import ANSWER_S, Found, HopFollower
 from xdpchain.daemon.problems import placed
 from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_text_files
 from xdpchain.daemon.upkeep import keep_up
@@ -224,7 +224,7 @@ class Node:
             ConfigError: something is, and must not be. With `routes_ok` it may: at a start the routes may be still to come, and whoever goes
                 back wants no advice.
         """
-        found = self._hops.look(config)
+        found = self._hops.look(config, patience_s=ANSWER_S)
         problems = placed(file, self._hops.problems(config, found))
         if problems and not routes_ok:
             raise ConfigError(tuple(problems))
