@@ -10,10 +10,10 @@ from itertools import chain
 from xdpchain_elb.hashing import Address, backend_hash, offset_and_skip
 from xdpchain_elb.tables import PLAN, POOL_MEMBERS, RING_SIZE
 
-_FILL_STEPS = 1024
-_MERGE_STEPS = 512
-_HEAD = struct.Struct("=12I")
-_FIELDS_OF_TURN = 5
+_FILL_STEPS = 128
+_MERGE_STEPS = 32
+_HEAD = struct.Struct("=2Q12I")
+_FIELDS_OF_TURN = 6
 _NEXT_TURN, _MERGE = 0, 2
 
 SETTLE_RUNS = RING_SIZE // _MERGE_STEPS + 1
@@ -26,7 +26,7 @@ A ring of equal weights takes about 1,000.
 """
 
 
-def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: int, track: bool, hold: int) -> bytes:
+def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: int, track: bool, hold: int, into: int = 0) -> bytes:
     """
     The plan for `elb_build`.
 
@@ -36,6 +36,7 @@ def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: in
         version: 1 or 2 of Maglev.
         track: whether slots may move; else the new ring holds at once.
         hold: in ticks.
+        into: where in `elb_rings` the ring is made: 0, or the pool itself, if it has none that packets see.
 
     Raises:
         ValueError: more than `POOL_MEMBERS` backends have weight.
@@ -47,13 +48,15 @@ def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: in
     # one backend fills the ring, and none leaves it empty: then no turn takes anything, and the rest is all
     few = len(turns) < 2
     rest = turns[0][2] if few and turns else 0
-    head = _HEAD.pack(pool, len(turns), version, track, hold, heaviest, _MERGE if few else _NEXT_TURN, 0, 0, rest, 0, 0)
+    head = _HEAD.pack(0, 0, pool, len(turns), track, hold, heaviest, _MERGE if few else _NEXT_TURN, 0, rest, 0, 0, into, 0)
     words = chain.from_iterable(
-        (member, *offset_and_skip(hash), weight, weight - 1 if version == 1 else 0) for hash, _, member, weight in turns
+        # in version 1 all are due in each round, and a weight is for the first round only
+        (member, *offset_and_skip(hash), *((heaviest, 0, weight - 1) if version == 1 else (weight, 0, 0)))
+        for hash, _, member, weight in turns
     )
     return (head + struct.pack(f"={_FIELDS_OF_TURN * len(turns)}I", *words)).ljust(PLAN.size, b"\0")
 
 
 def settle_plan(pool: int) -> bytes:
     """The plan for `elb_settle`."""
-    return pool.to_bytes(4, "little").ljust(PLAN.size, b"\0")
+    return _HEAD.pack(0, 0, pool, *(0,) * 11).ljust(PLAN.size, b"\0")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdpchain import Array, Map, MapKind, Raw, Role, Struct, be16, ipv6, u8, u32, u64
+import attrs
+from xdpchain import Array, Map, MapKind, Raw, Role, Struct, be16, ipv6, u8, u16, u32, u64
 from xdpchain.schema import Type
 
 RING_SIZE = 65537
@@ -39,18 +40,29 @@ MEMORY = Struct("elb_memory", {"member": u32, "incarnation": u32, "seen": u32, "
 ID = Struct("elb_id", {"pool": u32, "id": u32})
 SOURCE = Struct("elb_source", {"length": u32, "pool": u32, "address": ipv6})
 BACKEND = Struct("elb_backend", {"pool": u32, "address": ipv6})
-TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "weight": u32, "credit": u32})
+TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "weight": u32, "credit": u32, "more": u32})
 PLAN = Struct(
     "elb_plan",
     {
-        **dict.fromkeys(
-            ("pool", "members", "version", "track", "hold", "heaviest", "stage", "at", "taken", "rest", "moving", "holding"), u32
-        ),
+        "zero": u64,
+        "taken": u64,
+        **dict.fromkeys(("pool", "members", "track", "hold", "heaviest", "stage", "at", "rest", "moving", "holding", "into", "spare"), u32),
         "turn": Array(TURN, POOL_MEMBERS),
-        "map": Array(u64, 1025),
     },
 )
 PROGRESS = Struct("elb_progress", {"moving": u32, "holding": u32})
+FRAME = Struct(
+    "elb_frame",
+    {
+        "flow": FLOW,
+        **dict.fromkeys(("event", "ip6", "vlans", "fragment", "malformed", "icmp", "summed", "extended", "link", "header", "transport"), u32),
+        "tos": u8,
+        "mac": Array(u16, 3),
+        "tags": Array(u32, 2),
+        "length": u32,
+        "sum": u64,
+    },
+)
 BUDGET = Struct("elb_budget", {"tick": u32, "spent": u32})
 POOL = Struct("elb_pool", {"name": u64, "ring": u64, "moves": u64})
 
@@ -88,8 +100,17 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_flows", MapKind.LRU_HASH, FLOW, MEMORY, flows, "the flows of moving slots"),
         state("elb_ids", hash_, ID, u32, members, "from server ids to members"),
         state("elb_sources", MapKind.LPM_TRIE, SOURCE, u32, 16 * vips, "from clients' prefixes to pools", flags=1),
-        state("elb_plan", array, u32, PLAN, 1, "the ring under construction"),
+        attrs.evolve(state("elb_plan", array, u32, PLAN, 1, "the ring under construction"), role=Role.SCRATCH),
         state("elb_progress", array, u32, PROGRESS, numbers, "moving slots of each pool"),
+        Map(
+            name="elb_frames",
+            kind=MapKind.PERCPU_ARRAY,
+            key=u32,
+            value=FRAME,
+            capacity=1,
+            role=Role.CONFIG,
+            help="the packet that a CPU is at",
+        ),
         state("elb_budget", MapKind.PERCPU_ARRAY, u32, BUDGET, 1, "errors sent lately about packets that are too big"),
         state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
         state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),

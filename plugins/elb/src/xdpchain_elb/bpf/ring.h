@@ -4,14 +4,15 @@
  *
  * elb_build fills elb_rings[0] by Maglev, then merges it with the ring that packets see, so that no flow changes its member; the config handler
  * puts it in that one's place. elb_settle ends the moving of slots whose remembered flows are over.
+ *
+ * The verifier goes through every step of a loop, in every state that it can begin in. So what a loop carries from step to step is xored with
+ * plan->zero: to the verifier it is any number then, and all states are one.
  */
 #ifndef ELB_RING_H
 #define ELB_RING_H
 
-#include "track.h"
-
-#define ELB_FILL_STEPS 1024	/* tries to take a slot in one run */
-#define ELB_MERGE_STEPS 512	/* slots in one run */
+#define ELB_FILL_STEPS 128	/* tries to take a slot in one run; ring.py knows these two */
+#define ELB_MERGE_STEPS 32	/* slots in one run */
 
 static __always_inline struct elb_plan *elb_look_up_plan(void)
 {
@@ -45,38 +46,37 @@ static __always_inline void elb_tell_progress(const struct elb_plan *plan)
 }
 
 /* The same number, of which the compiler knows nothing: so it compares the very register that becomes an index, and the verifier sees the bound. */
-static __always_inline u32 elb_opaque(u32 number)
+static __always_inline u64 elb_opaque(u64 number)
 {
 	asm volatile("" : "+r"(number));
 	return number;
 }
 
-/* A number modulo 2^16 + 1, where 2^16 is -1. */
-static __always_inline u32 elb_modulo_ring(u32 sum)
+/* The low 32 bits modulo 2^16 + 1, where 2^16 is -1. No branch: it would be mispredicted every second time. */
+static __always_inline u64 elb_modulo_ring(u64 sum)
 {
-	s32 rest = (s32)(sum & 0xffff) - (s32)(sum >> 16);
+	s64 rest = (s64)(sum & 0xffff) - (s64)(sum >> 16 & 0xffff);
 
-	return rest < 0 ? rest + ELB_RING_SIZE : rest;
+	return rest + (elb_opaque(rest >> 63) & ELB_RING_SIZE);
 }
 
-/* Whether a turn takes a slot in this round. Version 2 saves up its weight until it can pay the largest one. */
+/* Whether a turn takes a slot in this round: it saves up its weight until it can pay the largest one. */
 static __always_inline bool elb_is_due(const struct elb_plan *plan, struct elb_turn *turn)
 {
-	u32 lack = plan->heaviest - turn->weight;
+	u64 lack = plan->heaviest - turn->weight, credit = turn->credit;
 
-	if (plan->version == 1)
-		return true;
-	if (turn->credit < lack) {
-		turn->credit += turn->weight;
+	if (credit < lack) {
+		turn->credit = credit + turn->weight;
 		return false;
 	}
-	turn->credit -= lack;
+	turn->credit = credit - lack;
 	return true;
 }
 
-static __always_inline u32 elb_next_turn(const struct elb_plan *plan, u32 at)
+static __always_inline u64 elb_next_turn(const struct elb_plan *plan, u64 at)
 {
-	return at + 1 < plan->members ? at + 1 : 0;
+	at++;
+	return at < plan->members ? at ^ plan->zero : plan->zero;
 }
 
 /*
@@ -85,15 +85,14 @@ static __always_inline u32 elb_next_turn(const struct elb_plan *plan, u32 at)
  */
 static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *ring)
 {
-	u32 at = plan->at, taken = plan->taken, sum = 0, skip = 0, slot;
+	u64 at = plan->at, taken = plan->taken, zero = plan->zero, sum = zero, skip = zero, slot;
 	struct elb_turn *turn = &plan->turn[at % ELB_POOL_MEMBERS];
-	u64 *word, bit;
 
 	if (plan->stage == ELB_IN_TURN) {
-		sum = turn->sum;
-		skip = turn->skip;
+		sum = turn->sum ^ zero;
+		skip = turn->skip ^ zero;
 	}
-	for (u32 i = 0; i < ELB_FILL_STEPS; i++) {
+	for (u64 i = 0; i < ELB_FILL_STEPS; i++) {
 		if (!skip) {
 			turn = &plan->turn[at % ELB_POOL_MEMBERS];
 			if (!elb_is_due(plan, turn)) {
@@ -106,24 +105,21 @@ static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *rin
 				plan->at = 0;
 				return;
 			}
-			sum = turn->sum;
-			skip = turn->skip;
+			sum = turn->sum ^ zero;
+			skip = turn->skip ^ zero;
 		}
 		slot = elb_opaque(elb_modulo_ring(sum));
+		sum += skip;
 		if (slot >= ELB_RING_SIZE)
 			return;
-		sum += skip;
-		word = &plan->map[slot / 64];
-		bit = 1ULL << slot % 64;
-		if (*word & bit)
+		if (ring->word[slot])
 			continue;
-		*word |= bit;
 		ring->word[slot] = turn->member;
 		turn->sum = sum;
-		taken++;
-		skip = 0;
-		if (plan->version == 1 && turn->credit)
-			turn->credit--;
+		taken = (taken + 1) ^ zero;
+		skip = zero;
+		if (turn->more)
+			turn->more--;
 		else
 			at = elb_next_turn(plan, at);
 	}
@@ -134,74 +130,120 @@ static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *rin
 		turn->sum = sum;
 }
 
-/* The word of a slot that goes to `member` and was `old`. `now` and `until` are of the old ring, `end` is the new ring's until. */
-static __always_inline u32 elb_merged(struct elb_moves *moves, u32 slot, u32 old, u32 member, bool held, u32 end)
-{
-	u32 current = old & ELB_MEMBER, unknown = current;	/* where a flow that is not remembered belongs */
-	bool moving = old & ELB_MOVING, holding = moving && old & ELB_HOLDING && held;
+struct elb_merger {
+	struct elb_ring *old;
+	struct elb_moves *moves;
+	u64 zero;
+	u64 held;	/* 1: the old ring is still holding */
+	u32 end;	/* until of the new ring */
+};
 
-	if (member == current && !moving)
-		return member;
-	if (holding)
-		unknown = moves->previous[slot];
-	if (!elb_state(unknown))
-		unknown = 0;
-	if (member == current)
-		return member | ELB_MOVING | (holding && unknown ? ELB_HOLDING : 0);
-	if (!unknown && !moving)
-		return member;
-	if ((s32)(end - moves->needed[slot]) > 0)
-		moves->needed[slot] = end;
-	if (!unknown || unknown == member)
-		return member | ELB_MOVING;
-	moves->previous[slot] = unknown;
-	return member | ELB_MOVING | ELB_HOLDING;
+static __always_inline u64 elb_is_any(u64 number)
+{
+	return (number | -number) >> 63;
 }
 
-static __always_inline void elb_merge(struct elb_plan *plan, struct elb_ring *ring)
+/*
+ * The word of a slot that was `old` and goes to `member`. It is written with few branches, since the verifier goes all ways through each slot of a run:
+ * what is 1 or 0 makes masks.
+ */
+static __always_inline u64 elb_merged(const struct elb_merger *merger, u64 slot, u64 old, u64 member)
 {
-	u32 at = plan->at, moving = plan->moving, holding = plan->holding, now = elb_tick(), slot, member, word, end;
-	struct elb_moves *moves = elb_look_up_moves(plan->pool);
-	struct elb_ring *old = elb_look_up_ring(plan->pool);
-	bool track = plan->track && old && moves, held = false;
+	u64 current = old & ELB_MEMBER, moving = old >> 31, holding = old >> 30 & moving & merger->held, previous, known, hold;
+	struct elb_moves *moves = merger->moves;
+	u32 unknown, *state;	/* where a flow that is not remembered belongs */
 
-	if (!at)
-		ring->until = now + plan->hold;
-	end = ring->until;
-	if (track)
-		held = (s32)(old->until - now) > 0;
-	for (u32 i = 0; i < ELB_MERGE_STEPS; i++) {
+	previous = moves->previous[slot];
+	unknown = current ^ ((current ^ previous) & -holding);
+	state = elb_states.lookup(&unknown);
+	if (!state)
+		return member;
+	known = elb_is_any(unknown) & elb_is_any(*state & 3);
+	if (member == current)
+		return member | ELB_MOVING | (holding & known) << 30;
+	if (!(known | moving))
+		return member;
+	if ((s32)(merger->end - moves->needed[slot]) > 0)
+		moves->needed[slot] = merger->end;
+	hold = known & elb_is_any(unknown ^ member);
+	moves->previous[slot] = previous ^ ((previous ^ unknown) & -hold);
+	return member | ELB_MOVING | hold << 30;
+}
+
+/* The member that took a slot. */
+static __always_inline u32 elb_taker(const struct elb_plan *plan, const struct elb_ring *ring, u64 slot)
+{
+	u32 member = ring->word[slot];
+
+	return member ? member : plan->rest;
+}
+
+static __always_inline void elb_take(struct elb_plan *plan, struct elb_ring *ring)
+{
+	u64 at = plan->at, slot;
+
+	for (u64 i = 0; i < ELB_MERGE_STEPS; i++) {
 		slot = elb_opaque(at + i);
-		if (slot >= ELB_RING_SIZE) {
-			plan->stage = ELB_DONE;
+		if (slot >= ELB_RING_SIZE)
 			break;
-		}
-		member = plan->map[slot / 64] >> slot % 64 & 1 ? ring->word[slot] : plan->rest;
-		word = member;
-		if (track)
-			word = elb_merged(moves, slot, old->word[slot], member, held, end);
-		ring->word[slot] = word;
-		if (word & ELB_MOVING)
-			moving++;
-		if (word & ELB_HOLDING)
-			holding++;
+		ring->word[slot] = elb_taker(plan, ring, slot);
 	}
-	plan->at = at + ELB_MERGE_STEPS;
+}
+
+static __always_inline void elb_merge(struct elb_plan *plan, struct elb_ring *ring, const struct elb_merger *merger)
+{
+	u64 at = plan->at, zero = plan->zero, moving = plan->moving, holding = plan->holding, slot, old, word;
+
+	for (u64 i = 0; i < ELB_MERGE_STEPS; i++) {
+		slot = elb_opaque(at + i);
+		if (slot >= ELB_RING_SIZE)
+			break;
+		word = elb_taker(plan, ring, slot) ^ zero;
+		old = merger->old->word[slot];
+		if (word != old)
+			word = elb_merged(merger, slot, old, word);
+		word ^= zero;
+		ring->word[slot] = word;
+		moving += word >> 31;
+		holding += word >> 30 & 1;
+	}
 	plan->moving = moving;
 	plan->holding = holding;
-	if (plan->stage == ELB_DONE)
-		elb_tell_progress(plan);
+}
+
+static __always_inline void elb_finish(struct elb_plan *plan, struct elb_ring *ring)
+{
+	struct elb_merger merger = { .old = elb_look_up_ring(plan->pool), .moves = elb_look_up_moves(plan->pool), .zero = plan->zero };
+	u32 now = elb_tick();
+
+	if (!plan->at)
+		ring->until = now + plan->hold;
+	if (plan->track && merger.old && merger.moves) {
+		merger.held = ((s32)(merger.old->until - now) > 0) ^ merger.zero;
+		merger.end = ring->until;
+		elb_merge(plan, ring, &merger);
+	} else {
+		elb_take(plan, ring);
+	}
+	plan->at += ELB_MERGE_STEPS;
+	if (plan->at < ELB_RING_SIZE)
+		return;
+	plan->stage = ELB_DONE;
+	elb_tell_progress(plan);
 }
 
 static __always_inline int elb_build(struct xdp_md *ctx)
 {
 	struct elb_plan *plan = elb_look_up_plan();
-	struct elb_ring *ring = elb_look_up_ring(0);
+	struct elb_ring *ring;
 
-	if (!plan || !ring || plan->stage == ELB_DONE)
+	if (!plan)
+		return 0;
+	ring = elb_look_up_ring(plan->into);
+	if (!ring || plan->stage == ELB_DONE)
 		return 0;
 	if (plan->stage == ELB_MERGE)
-		elb_merge(plan, ring);
+		elb_finish(plan, ring);
 	else
 		elb_fill(plan, ring);
 	return plan->stage != ELB_DONE;

@@ -162,8 +162,9 @@ struct elb_turn {
 	u32 member;
 	u32 sum;	/* (offset + j * skip) mod 2^32 for the next j */
 	u32 skip;
-	u32 weight;
-	u32 credit;	/* version 1: how many slots more the turn may take in this round */
+	u32 weight;	/* what the credit grows by in each round; a slot costs the largest weight */
+	u32 credit;
+	u32 more;	/* slots that the turn may take in this round beyond the one that it has paid for */
 };
 
 enum elb_stage {
@@ -174,22 +175,23 @@ enum elb_stage {
 };
 
 struct elb_plan {
+	u64 zero;		/* always 0, but the verifier does not know it: see ring.h */
+	u64 taken;		/* slots so far */
 	u32 pool;
 	u32 members;		/* how many `turn` has: backends with weight, by their hash, ascending */
-	u32 version;		/* 1 or 2 of Maglev */
 	u32 track;		/* 0: no slot ever moves */
 	u32 hold;		/* ticks */
 	u32 heaviest;		/* the largest weight */
 	u32 stage;		/* enum elb_stage */
 	u32 at;			/* the turn, or the slot */
-	u32 taken;		/* slots so far */
 	u32 rest;		/* the member of all slots that no turn has taken */
 	u32 moving;		/* slots so far */
 	u32 holding;
+	u32 into;		/* where in elb_rings the ring is made: 0, or the pool itself while nothing leads there */
+	u32 spare;
 	struct elb_turn turn[ELB_POOL_MEMBERS];
-	u64 map[1025];		/* one bit for each slot that is taken */
 };
-_Static_assert(sizeof(struct elb_plan) == 90168, "as in the schema");
+_Static_assert(sizeof(struct elb_plan) == 98368, "as in the schema");
 
 /* elb_progress: how far a pool's last change is; the routines write it */
 struct elb_progress {
