@@ -21,6 +21,8 @@ TO4, TO6 = IP(src=CLIENT4, dst=VIP4), IPv6(src=CLIENT6, dst=VIP6)
 
 VLAN = Dot1Q(vlan=5, prio=3)
 QINQ = Dot1AD(vlan=5) / Dot1Q(vlan=6)
+LINKS = [(ETHER, BACK), (ETHER / VLAN, BACK / VLAN), (ETHER / QINQ, BACK / QINQ)]
+"""there and back"""
 
 _ICMP, _IPIP, _TCP, _UDP, _IPV6, _ICMPV6 = 1, 4, 6, 17, 41, 58
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _OPTIONS = 0, 43, 44, 51, 60

@@ -163,7 +163,7 @@ static __always_inline void elb_swap_macs(struct ethhdr *eth)
 /* The checksums are corrected, not computed: what was damaged on its way stays so. */
 static __always_inline void elb_echo4(struct iphdr *ip, struct icmphdr *icmp)
 {
-	u16 *ttl = (u16 *)&ip->ttl, *type = (u16 *)&icmp->type, old;
+	u16 *ttl = (u16 *)&ip->ttl, *type = (u16 *)&icmp->type, old, check;
 	__be32 client = ip->saddr;
 
 	ip->saddr = ip->daddr;
@@ -173,7 +173,8 @@ static __always_inline void elb_echo4(struct iphdr *ip, struct icmphdr *icmp)
 	ip->check = elb_sum_changed(ip->check, old, *ttl);
 	old = *type;
 	icmp->type = ICMP_ECHOREPLY;
-	icmp->checksum = elb_sum_changed(icmp->checksum, old, *type);
+	check = elb_sum_changed(icmp->checksum, old, *type);
+	icmp->checksum = check ? check : 0xffff;	/* both are right, but in a reply of nothing but zeros */
 }
 
 static __always_inline void elb_echo6(struct ipv6hdr *ip, struct icmp6hdr *icmp)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small load balancer for tests of single packets, and where it sends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scapy.layers.inet import IP
+from scapy.packet import Packet
+from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
+from xdpchain_elb import Elb
+
+from plugins.elb.tests.documents import SOURCES, backends, vip
+from plugins.elb.tests.packets import VIP4, VIP6, assert_valid
+
+SERVERS = tuple(f"10.0.0.{number}" for number in range(1, 9))
+PORT = 443
+SMALL = {"max_vips": 8, "max_backends": 16, "max_members": 128, "flow_table": 1024}
+
+
+def load_balancer(
+    load_chain: LoadChain, servers: tuple[str, ...] = SERVERS, addresses: tuple[str, ...] = (VIP4, VIP6), **keys: Any
+) -> LoadedChain:
+    """
+    VIPs for TCP and UDP, all with the same backends.
+
+    Args:
+        load_chain: the fixture.
+        servers: the backends.
+        addresses: of the VIPs.
+        keys: `port` and `options` of the VIPs, or other keys of the instance.
+    """
+    port, options = keys.pop("port", PORT), keys.pop("options", [])
+    vips = [
+        vip(address, port, protocol, backend=backends(*servers), options=options) for address in addresses for protocol in ("tcp", "udp")
+    ]
+    table = {**SMALL, "source": SOURCES, "next_hop": "02:00:00:00:00:99", "mtu": 1500, **keys, "vip": vips}
+    return load_chain({"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table}}, functions=[Elb()])
+
+
+def passed(result: Result) -> bool:
+    """Whether a packet went on as it came."""
+    return (result.verdict, result.reason, result.packet) == (Verdict.PASS, "end_of_chain", result.sent)
+
+
+def server_of(chain: LoadedChain, packet: Packet, reason: str) -> str:
+    """The IPv4 backend to which a packet goes in a valid frame, for this reason; what is inside is as it was."""
+    result = chain.send(packet)
+
+    assert (Verdict.TX, reason) == (result.verdict, result.reason)
+    assert_valid(result.packet)
+    assert result.packet.endswith(result.sent[14:])
+
+    server: str = result.scapy[IP].dst
+    return server
