@@ -66,7 +66,7 @@ def error_of(packet: bytes | bytearray) -> tuple[int, bool]:
     off = (sum_of(packet[at:]) + pseudo_of(packet, proto, length)) % 65535
     own = off
     if proto == UDP and (inside := word(packet, at + 4)) != length:
-        own = (sum_of(packet[at : at + inside]) + pseudo_of(packet, proto, inside)) % 65535 if 8 <= inside <= length else 0
+        own = (sum_of(packet[at : at + inside]) + pseudo_of(packet, proto, inside)) % 65535 if 8 <= inside <= length else 1
     return (header + off) % 65535, not header and not own
 
 

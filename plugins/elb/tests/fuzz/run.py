@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import attrs
 from xdpchain.bpf.compiler.compile import Compiler
-from xdpchain.bpf.structs import TestRunOpts
 from xdpchain.function import Verdict
 from xdpchain.testing.chain import LoadedChain
 from xdpchain_elb.function import Elb
@@ -33,12 +31,12 @@ from plugins.elb.tests.fuzz.seeds import (
     table,
     without,
 )
+from plugins.elb.tests.shot import Shot
 
 BATCH = 2000
 """Frames between two looks at the counters."""
-CHANGE_EVERY = 10
+CHANGE_EVERY = 50
 """Batches between two changes of the backends."""
-_ROOM = 16384
 _SHOWN = 20
 _FAULTS = 20
 _TELL_EVERY = 250_000
@@ -63,29 +61,6 @@ class Account:
     faults: list[Fault] = attrs.field(factory=list)
 
 
-class Shot:
-    """BPF_PROG_TEST_RUN without an allocation for each frame."""
-
-    def __init__(self, program: int) -> None:
-        self._program = program
-        self._call = ct.CDLL("libbpf.so.1", use_errno=True).bpf_prog_test_run_opts
-        self._into, self._out = ct.create_string_buffer(_ROOM), ct.create_string_buffer(_ROOM)
-        self._opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), data_in=ct.addressof(self._into), data_out=ct.addressof(self._out))
-        self._reference = ct.byref(self._opts)
-        self._addresses = ct.addressof(self._into), ct.addressof(self._out)
-
-    def __call__(self, frame: bytes) -> tuple[int, bytes]:
-        """What the program answers, and the frame afterwards."""
-        into, out = self._addresses
-        ct.memmove(into, frame, len(frame))
-        self._opts.data_size_in = len(frame)
-        self._opts.data_size_out = _ROOM
-        result = self._call(self._program, self._reference)
-        if result:
-            raise OSError(-result, f"the kernel does not take a frame of {len(frame)} bytes")
-        return self._opts.retval, ct.string_at(out, self._opts.data_size_out)
-
-
 class Fuzz:
     """
     A balancer under fire.
@@ -97,7 +72,7 @@ class Fuzz:
     """
 
     def __init__(self, chain: LoadedChain, mtu: int, seed: int) -> None:
-        self._chain, self._shot, self._mtu = chain, Shot(chain._chain.program()), mtu
+        self._chain, self._shot, self._mtu = chain, Shot(chain), mtu
         self._frames = Mutator(seeds(), seed)
         self._checker = Checker(
             networks=NETWORKS,

@@ -24,7 +24,8 @@ from scapy.packet import Packet, Raw
 
 from plugins.elb.tests.fuzz.frames import bytes_of, error_of, link_of, mend
 
-NEXT_HOP = bytes.fromhex("0200000000ff")
+NEXT_HOP = bytes.fromhex("025aa53cc396")
+"""far from those of the frames: no change of one makes the other"""
 OURS, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CLIENT4, CLIENT6 = "198.51.100.7", "2001:db8:c::7"
 SOURCE4, SOURCE6 = "10.0.13.37", "fc00:2307::1337"
