@@ -130,8 +130,11 @@ static __always_inline bool elb_look_up_slot(struct elb_slot *slot)
 	return true;
 }
 
-/* The member for a packet, or 0. */
-static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_client *client, const struct elb_vip *vip, u32 *reason)
+/*
+ * The member for a packet, or 0. `named` is the one that a connection id has named: where it is not the slot's, as after a client's move to another
+ * address, the flow is remembered there for those of its packets that have no id. They ask the flow table even in a settled slot.
+ */
+static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_client *client, const struct elb_vip *vip, u32 named, u32 *reason)
 {
 	struct elb_slot slot = { .hold = vip->hold };
 	bool remembered = false;
@@ -140,11 +143,16 @@ static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_
 	slot.pool = elb_pool(vip, &frame->flow);
 	slot.number = elb_slot(client, frame->ip6, frame->flow.destination_port, vip->options);
 	if (!elb_look_up_slot(&slot))
-		return 0;
-	if (!(slot.word & ELB_MOVING))
+		return named;
+	if (named) {
+		if (slot.word != named)
+			elb_keep(&frame->flow, named);
+		return named;
+	}
+	if (!(slot.word & ELB_MOVING) && !(vip->options & ELB_QUIC))
 		return slot.word & ELB_MEMBER;
 	member = elb_member_of(&frame->flow, &slot, frame->event, &remembered);
-	if (*reason == RING)
+	if (*reason == RING && (remembered || slot.word & ELB_MOVING))
 		*reason = remembered ? TRACKED : MOVING;
 	return member;
 }
@@ -161,8 +169,8 @@ static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame 
 	elb_client(&client, &frame->flow, options);
 	if (options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(frame->event & ELB_LOOK))
 		member = elb_named(ctx, frame, vip, &reason);
-	if (!member)
-		member = elb_choose(frame, &client, vip, &reason);
+	if (!member || options & ELB_QUIC)
+		member = elb_choose(frame, &client, vip, member, &reason);
 	key = 2 * member + vip->side;
 	outer = elb_members.lookup(&key);
 	stats = elb_stats.lookup(&member);

@@ -98,6 +98,18 @@ static __always_inline void elb_remember(struct elb_flow *flow, u32 member, u32 
 	elb_flows.update(flow, &memory);
 }
 
+/* Remembers a flow that somebody else knows the member of. */
+static __always_inline void elb_keep(struct elb_flow *flow, u32 member)
+{
+	struct elb_memory *memory = elb_flows.lookup(flow);
+	u32 now = elb_tick();
+
+	if (!memory || memory->member != member || memory->incarnation != elb_state(member) >> 2)
+		elb_remember(flow, member, ELB_OPEN, now);
+	else if (memory->seen != now)
+		memory->seen = now;
+}
+
 /* The member for a packet of a flow; 0: none. `remembered` says whether the flow table knew. */
 static __always_inline u32 elb_member_of(struct elb_flow *flow, const struct elb_slot *slot, u32 event, bool *remembered)
 {
