@@ -39,8 +39,8 @@ Address = IPv4Address | IPv6Address
 DEBOUNCE_S = 0.02
 """changes come in bursts (an interface that goes down takes its routes and neighbours along): wait for the end of one"""
 
-_GROUPS = (1, 3, 5, 7, 8, 9, 11, 19, 32)
-"""RTNLGRP_: LINK, NEIGH, and for both families IFADDR, ROUTE, RULE; NEXTHOP"""
+_GROUPS = (1, 3, 7, 8, 11, 19, 32)
+"""RTNLGRP_: LINK, NEIGH, for both families ROUTE and RULE, and NEXTHOP; an address comes and goes with routes"""
 
 _ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, destination's bits, ..., type, flags
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
@@ -109,7 +109,7 @@ def next_hops(addresses: Iterable[Address]) -> dict[Address, NextHop]:
 
 async def watch_next_hops(debounce_s: float = DEBOUNCE_S) -> AsyncGenerator[None, None]:
     """
-    Yield at once, and again whenever a next hop may have changed: a link, an address, a route, a rule, or a neighbour's hardware address.
+    Yield at once, and again whenever a next hop may have changed: a link, a route, a rule, or a neighbour's hardware address.
 
     Nothing is missed: where the kernel had more to say than there was room for, that counts as a change.
     """
