@@ -51,8 +51,8 @@ def plan(pool: int, backends: Iterable[tuple[int, Address, int]], *, version: in
     head = _HEAD.pack(0, 0, pool, len(turns), track, hold, heaviest, _MERGE if few else _NEXT_TURN, 0, rest, 0, 0, into, 0)
     words = chain.from_iterable(
         # in version 1 all are due in each round, and a weight is for the first round only
-        (member, *offset_and_skip(hash), *((heaviest, 0, weight - 1) if version == 1 else (weight, 0, 0)))
-        for hash, _, member, weight in turns
+        (member, *offset_and_skip(key), *((heaviest, 0, weight - 1) if version == 1 else (weight, 0, 0)))
+        for key, _, member, weight in turns
     )
     return (head + struct.pack(f"={_FIELDS_OF_TURN * len(turns)}I", *words)).ljust(PLAN.size, b"\0")
 
