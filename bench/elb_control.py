@@ -105,7 +105,7 @@ def _changing(node: Node) -> Iterator[Result]:
         rings = Handle(libbpf.obj_get(str(next(node.root.rglob("elb_rings*")))))
         before = _ids(rings)
         _change(node, 1)
-        changed = [pool for pool, (old, new) in enumerate(zip(before, _ids(rings), strict=True)) if old != new]
+        changed = [pool for pool, (old, new) in enumerate(zip(before, _ids(rings), strict=True)) if pool and old != new]
         if len(changed) != 1:
             sys.exit(f"of one VIP a backend has changed, and the rings of {len(changed)} pools")
         times = [_until_changed(node, rings, changed[0], turn) for turn in range(2, CHANGES + 2)]
@@ -126,7 +126,7 @@ def _change(node: Node, turn: int) -> None:
 
 
 def _ids(rings: Handle) -> list[int]:
-    """The ring of each pool, as the number that the kernel gives each map."""
+    """The ring of each pool, as the number that the kernel gives each map. Pool 0 is where rings are built."""
     return [_id(rings, pool) for pool in range(libbpf.map_info(rings.fd).max_entries)]
 
 
