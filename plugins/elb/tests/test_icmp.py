@@ -136,6 +136,15 @@ def test_an_error_that_quotes_no_flow_of_its_addressee_passes(chain: LoadedChain
     assert passed(chain.send(ETHER / error))
 
 
+def test_an_error_that_quotes_what_another_vip_has_sent_passes(load_chain: LoadChain) -> None:
+    chain = load_balancer(load_chain, addresses=(VIP4, VIP6, "10.200.1.2", "fc00:1::2"))
+    for router, errors, theirs in ((ROUTER4, ERRORS4, IP(src="10.200.1.2")), (ROUTER6, ERRORS6, IPv6(src="fc00:1::2"))):
+        quoted = theirs / ANSWER
+        quoted.dst = CLIENT4 if quoted.version == 4 else CLIENT6
+
+        assert passed(chain.send(ETHER / router / errors[0] / quoted))
+
+
 def test_a_quote_of_less_than_eight_bytes_of_transport_is_no_quote(chain: LoadedChain) -> None:
     for _, answer, router, errors, header in FAMILIES:
         quote = bytes(answer / ANSWER)
