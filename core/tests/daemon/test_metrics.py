@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -17,7 +17,7 @@ from xdpchain import Map, MapKind, Role, Struct, u32, u64
 from xdpchain.chain.model import Count, HopStatus, InstanceStatus, MapStatus, Place, PlaceStatus, Snapshot
 from xdpchain.daemon import exporter, metrics
 from xdpchain.daemon.exporter import Exporter
-from xdpchain.function import Hook, Verdict
+from xdpchain.function import Hook, MapReader, Verdict
 
 SNAPSHOT = Snapshot(
     places=(
@@ -94,6 +94,15 @@ class Reader:
 
     def get(self, key: Any) -> Any:
         return self.content.get(key)
+
+    def get_many(self, keys: Sequence[Any]) -> list[Any]:
+        return [self.content.get(key) for key in keys]
+
+    def blob(self) -> bytes:
+        raise NotImplementedError
+
+    def inner(self, key: Any) -> MapReader | None:
+        return None
 
     def __len__(self) -> int:
         return len(self.content)
