@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdpchain import Delete, KernelFunction, Move, Put, Run, Verdict, Write
+from xdpchain import Delete, Hook, KernelFunction, Move, Program, Put, Run, Verdict, Write
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.engine import Engine
-from xdpchain.config import loads
+from xdpchain.config import InstanceConfig, loads
 from xdpchain.errors import KernelError, PluginError, VerifierError
 from xdpchain.testing import LoadedChain
 
@@ -258,6 +258,13 @@ def test_what_a_failed_change_has_written_is_taken_back(chain: LoadedChain, work
     assert before == state(chain)
 
 
+def test_what_was_written_for_a_routine_is_not_taken_back(chain: LoadedChain, worker: Worker) -> None:
+    with pytest.raises(KernelError, match="not done"):
+        apply(chain, worker, [Put("worker_job", 0, {"at": 1, "step": 2, "runs": 3}), BROKEN])
+
+    assert {"at": 1, "step": 2, "runs": 3} == job(chain)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_one_of_those_changes_does_change_something(chain: LoadedChain, worker: Worker, name: str) -> None:
     started = [
@@ -336,6 +343,13 @@ def test_an_engine_carries_out_writes_between_two_applies(engine: Engine, wire: 
 
     assert 2 == engine.carry_out("worker", (Put("worker_ready", key, 5) for key in (0, 2)))
     assert [5, 0, 5] == engine.maps("worker")["worker_ready"].get_many([0, 1, 2])
+
+
+def test_a_routine_beside_tracepoints_binds_no_function_to_an_interface(tmp_path: Path) -> None:
+    watcher = Worker(tmp_path)
+    watcher.programs = (Program(Hook.TRACEPOINT, "seen", event="a:b"), Program(Hook.ROUTINE, "work"))  # type: ignore[misc]
+
+    assert InstanceConfig("watcher", watcher, None).node_wide
 
 
 def test_a_routine_hangs_nowhere(engine: Engine, wire: Wire, worker: Worker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 from xdpchain import Array, Hook, KernelFunction, Map, MapKind, Maps, Program, Role, Struct, Write, option, u32, u64
@@ -114,7 +115,11 @@ class Worker(KernelFunction[WorkerConfig]):
     name = "worker"
     summary = "does what the test says"
     config = WorkerConfig
-    programs = (Program(Hook.XDP, "worker"), Program(Hook.ROUTINE, "worker_fill"), Program(Hook.ROUTINE, "worker_never"))
+    programs: ClassVar[Sequence[Program]] = (
+        Program(Hook.XDP, "worker"),
+        Program(Hook.ROUTINE, "worker_fill"),
+        Program(Hook.ROUTINE, "worker_never"),
+    )
 
     def __init__(self, folder: Path, text: str = WORKER_C) -> None:
         self.source = folder / "worker.bpf.c"  # type: ignore[misc]

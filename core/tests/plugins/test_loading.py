@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from xdpchain.config import loads
+from xdpchain.daemon.view import plugins_data
 from xdpchain.errors import ConfigError
 from xdpchain.plugins import BrokenPlugin, Plugins, load_plugins
 
@@ -101,7 +102,8 @@ def test_a_function_may_have_several_routines_beside_its_program(folder: Path) -
     plugins = load_plugins()
 
     assert () == tuple(plugins.broken)
-    assert "worker" in plugins.functions
+    hooks = {function["name"]: function["hooks"] for plugin in plugins_data(plugins)["loaded"] for function in plugin["functions"]}
+    assert ["xdp"] == hooks["worker"]
 
 
 def test_an_entry_point_to_nothing_is_a_broken_plugin(folder: Path) -> None:
