@@ -86,26 +86,38 @@ class Daemon:
 @contextlib.contextmanager
 def running(node: Node) -> Iterator[Daemon]:
     """A daemon until the end of the block, where it is asked to stop."""
+    command = [sys.executable, "-c", "from xdpchain.daemon.main import main; main()"]
     notify = node.folder / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as answers, (node.folder / "log").open("wb") as log:
-        answers.bind(str(notify))
+    with _listening(notify) as answers, (node.folder / "log").open("wb") as log:
         begin = time.perf_counter()
-        command = [sys.executable, "-c", "from xdpchain.daemon.main import main; main()"]
         daemon = subprocess.Popen(command, env={**node.environment(), "NOTIFY_SOCKET": str(notify)}, stderr=log)
+        _await_ready(answers, daemon, node)
+        seconds = time.perf_counter() - begin
+    try:
+        yield Daemon(seconds, daemon.pid)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait(START_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A socket for what the daemon tells its service manager. It is gone afterwards: one that nobody reads would make the daemon wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as answers:
+        answers.settimeout(1)
+        answers.bind(str(path))
         try:
-            _await_ready(answers, daemon, node)
-            yield Daemon(time.perf_counter() - begin, daemon.pid)
+            yield answers
         finally:
-            notify.unlink()
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait(START_TIMEOUT_S)
+            path.unlink()
 
 
 def _await_ready(answers: socket.socket, daemon: subprocess.Popen[bytes], node: Node) -> None:
-    answers.settimeout(1)
     end = time.monotonic() + START_TIMEOUT_S
     while daemon.poll() is None and time.monotonic() < end:
         with contextlib.suppress(TimeoutError):
             if b"READY=1" in answers.recv(4096):
                 return
+    daemon.kill()
+    daemon.wait()
     sys.exit(f"the daemon did not start:\n{(node.folder / 'log').read_text()}")
