@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import attrs
 from xdpchain import MapReader, Maps
 
+from xdpchain_elb.gates import KINDS
 from xdpchain_elb.shape import Key, Shape
 from xdpchain_elb.tables import PREFIX, SERVICE
 
@@ -167,7 +168,7 @@ def _arrays(maps: Maps) -> Had:
         vips=list(struct.iter_unpack("=4I", maps["elb_vips"].blob())),
         pools=list(struct.iter_unpack("=3Q", maps["elb_pools"].blob())),
         states=States(maps["elb_states"]),
-        gates=maps["elb_gates"].get(0) or 0,
+        gates=(maps["elb_gates"].get(0) or 0) & KINDS,
         mark=maps["elb_directory"].get(MARK) or 0,
     )
 

@@ -20,6 +20,7 @@ from xdpchain import Maps, Put, Write
 from xdpchain_elb.change import Change
 from xdpchain_elb.coming import in_order, lead
 from xdpchain_elb.config import ElbConfig
+from xdpchain_elb.gates import numbered
 from xdpchain_elb.going import free_backends, free_pool, remove_services, stale_pools
 from xdpchain_elb.hops import hops_to_correct
 from xdpchain_elb.shape import shape_of
@@ -31,6 +32,10 @@ def writes(old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterator[Write]
 
     Between two configs only VIPs that differ are looked at, unless something differs that holds for all.
     """
+    yield from numbered(_writes(old, new, maps), maps["elb_gates"].get(0) or 0)
+
+
+def _writes(old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterator[Write]:
     shapes = [shape_of(vip) for vip in new.all_vips]
     if old is None or _common(old) != _common(new):
         yield from _carried_out(Change(new, shapes, shapes, maps, None))

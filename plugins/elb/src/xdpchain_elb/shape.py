@@ -13,6 +13,7 @@ import attrs
 from xdpchain import IPAddress, IPNetwork
 
 from xdpchain_elb.config import Backend, Vip
+from xdpchain_elb.gates import ANY_PORTS, PREFIXES
 
 GONE, UP, DRAINING = 0, 1, 2
 """`enum elb_state`"""
@@ -21,9 +22,6 @@ NO_SOURCE_PORT, NO_DESTINATION_PORT, DESTINATION_PORT_ONLY, PORTLESS, SOURCE_ROU
 """`enum elb_option`, with the next"""
 ID_OPTIONS = {"quic": 32, "server-id": 64, "udp-stable": 128}
 ANY_ID = sum(ID_OPTIONS.values())
-
-ANY_PORTS, PREFIXES = 1, 2
-"""`enum elb_gate`"""
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 TICK_NS = 1 << 30

@@ -33,9 +33,7 @@ MEMBER = Struct(
     },
 )
 STATS = Struct("elb_stats", {"packets": u64, "bytes": u64, "flows": u64})
-FLOW = Struct(
-    "elb_flow", {"source": ipv6, "destination": ipv6, "source_port": be16, "destination_port": be16, "proto": u8, "zero": Raw(3)}
-)
+FLOW = Struct("elb_flow", {"source": ipv6, "destination": ipv6, "source_port": be16, "destination_port": be16, "proto": u8, "zero": Raw(3)})
 MEMORY = Struct("elb_memory", {"member": u32, "incarnation": u32, "seen": u32, "phase": u32})
 ID = Struct("elb_id", {"pool": u32, "id": u32})
 SOURCE = Struct("elb_source", {"length": u32, "pool": u32, "address": ipv6})
@@ -55,7 +53,9 @@ FRAME = Struct(
     "elb_frame",
     {
         "flow": FLOW,
-        **dict.fromkeys(("event", "ip6", "vlans", "fragment", "malformed", "icmp", "summed", "extended", "link", "header", "transport"), u32),
+        **dict.fromkeys(
+            ("event", "ip6", "vlans", "fragment", "malformed", "icmp", "summed", "extended", "link", "header", "transport"), u32
+        ),
         "tos": u8,
         "mac": Array(u16, 3),
         "tags": Array(u32, 2),
@@ -63,6 +63,7 @@ FRAME = Struct(
         "sum": u64,
     },
 )
+FOUND = Struct("elb_found", {"address": Array(u64, 2), "port_proto": u32, "gates": u32, "vip": u32, "zero": u32})
 BUDGET = Struct("elb_budget", {"tick": u32, "spent": u32})
 POOL = Struct("elb_pool", {"name": u64, "ring": u64, "moves": u64})
 
@@ -89,10 +90,12 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
     return (
         state("elb_services", hash_, SERVICE, u32, 4 * vips, "from address, port and protocol to the VIP"),
         state("elb_prefixes", MapKind.LPM_TRIE, PREFIX, u32, 4 * vips, "from protocol, port and prefix to the VIP", flags=1),
-        state("elb_gates", array, u32, u32, 1, "what kinds of VIPs there are"),
+        state("elb_gates", array, u32, u32, 1, "what kinds of VIPs there are, and a number that changes with them"),
         state("elb_vips", array, u32, VIP, numbers, "the VIPs"),
         state("elb_rings", MapKind.ARRAY_OF_MAPS, u32, u32, numbers, "from each pool to its ring", inner=ring),
-        state("elb_moves", MapKind.ARRAY_OF_MAPS, u32, u32, numbers, "from each pool with moving slots to where their flows were", inner=move),
+        state(
+            "elb_moves", MapKind.ARRAY_OF_MAPS, u32, u32, numbers, "from each pool with moving slots to where their flows were", inner=move
+        ),
         state("elb_members", array, u32, MEMBER, 2 * seats, "the outer headers, two for each member"),
         state("elb_states", array, u32, u32, seats, "the state of each member"),
         state("elb_stats", MapKind.PERCPU_ARRAY, u32, STATS, seats, "packets, bytes and new flows of each member"),
@@ -102,15 +105,8 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_sources", MapKind.LPM_TRIE, SOURCE, u32, 16 * vips, "from clients' prefixes to pools", flags=1),
         attrs.evolve(state("elb_plan", array, u32, PLAN, 1, "the ring under construction"), role=Role.SCRATCH),
         state("elb_progress", array, u32, PROGRESS, numbers, "moving slots of each pool"),
-        Map(
-            name="elb_frames",
-            kind=MapKind.PERCPU_ARRAY,
-            key=u32,
-            value=FRAME,
-            capacity=1,
-            role=Role.CONFIG,
-            help="the packet that a CPU is at",
-        ),
+        attrs.evolve(state("elb_frames", MapKind.PERCPU_ARRAY, u32, FRAME, 1, "the packet that a CPU is at"), role=Role.SCRATCH),
+        attrs.evolve(state("elb_found", MapKind.PERCPU_ARRAY, u32, FOUND, 256, "VIPs that packets asked for lately"), role=Role.SCRATCH),
         state("elb_budget", MapKind.PERCPU_ARRAY, u32, BUDGET, 1, "errors sent lately about packets that are too big"),
         state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
         state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),

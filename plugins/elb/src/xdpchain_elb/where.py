@@ -17,10 +17,11 @@ import attrs
 from xdpchain import IPAddress, Maps, XdpchainError
 
 from xdpchain_elb.config import ElbConfig
+from xdpchain_elb.gates import ANY_PORTS, PREFIXES
 from xdpchain_elb.hashing import slot_of
 from xdpchain_elb.headers import GUE, OUTER6
 from xdpchain_elb.hops import hops_of
-from xdpchain_elb.shape import ANY_ID, ANY_PORTS, GONE, ID_OPTIONS, PREFIXES, PROTOCOLS, SOURCE_ROUTES, TICK_NS, mapped, shape_of
+from xdpchain_elb.shape import ANY_ID, GONE, ID_OPTIONS, PROTOCOLS, SOURCE_ROUTES, TICK_NS, mapped, shape_of
 from xdpchain_elb.show import STATES
 
 _MEMBER, _MOVING, _HOLDING = 0x00FFFFFF, 0x80000000, 0x40000000

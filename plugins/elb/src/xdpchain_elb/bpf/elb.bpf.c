@@ -11,6 +11,7 @@
 #include "tables.h"
 #include "sum.h"
 #include "frame.h"
+#include "service.h"
 #include "hash.h"
 #include "ids.h"
 #include "icmp.h"
@@ -19,55 +20,6 @@
 #include "ring.h"
 
 #define ELB_FAR 512	/* bytes of headers at most */
-
-/* The number of the VIP with an address and port, or NULL. Port 0 asks for any port, port 0 and proto 0 for the address alone. */
-static __always_inline u32 *elb_service(const __be32 *address, __be16 port, u8 proto)
-{
-	struct elb_service key = { .port = port, .proto = proto };
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return elb_services.lookup(&key);
-}
-
-static __always_inline u32 *elb_prefix(const __be32 *address, __be16 port, u8 proto)
-{
-	struct elb_prefix key = { .length = 160, .port = port, .proto = proto };
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return elb_prefixes.lookup(&key);
-}
-
-static __always_inline u32 elb_open_gates(void)
-{
-	u32 zero = 0, *gates;
-
-	gates = elb_gates.lookup(&zero);
-	return gates ? *gates : 0;
-}
-
-static __always_inline struct elb_vip *elb_find(const struct elb_flow *flow)
-{
-	u32 *number, gates;
-
-	number = elb_service(flow->destination, flow->destination_port, flow->proto);
-	if (!number) {
-		gates = elb_open_gates();
-		if (gates & ELB_PREFIXES)
-			number = elb_prefix(flow->destination, flow->destination_port, flow->proto);
-		if (!number && gates & ELB_ANY_PORTS) {
-			number = elb_service(flow->destination, 0, flow->proto);
-			if (!number && gates & ELB_PREFIXES)
-				number = elb_prefix(flow->destination, 0, flow->proto);
-		}
-	}
-	return number ? elb_vips.lookup(number) : NULL;
-}
-
-/* Whether some VIP has this address. */
-static __always_inline bool elb_has(const __be32 *address)
-{
-	return elb_service(address, 0, 0) || (elb_open_gates() & ELB_PREFIXES && elb_prefix(address, 0, 0));
-}
 
 /* The pool for a client: the VIP's own, or that of the longest source route. */
 static __always_inline u32 elb_pool(const struct elb_vip *vip, const struct elb_flow *flow)
@@ -167,7 +119,7 @@ static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame 
 	u64 *hop;
 
 	elb_client(&client, &frame->flow, options);
-	if (options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(frame->event & ELB_LOOK))
+	if (options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(frame->event & ELB_LOOK) && !frame->fragment)
 		member = elb_named(ctx, frame, vip, &reason);
 	if (!member || options & ELB_QUIC)
 		member = elb_choose(frame, &client, vip, member, &reason);
@@ -202,7 +154,7 @@ static __always_inline bool elb_balanced(u8 proto)
 
 static __always_inline verdict elb(struct xdp_md *ctx, struct packet *packet)
 {
-	u32 zero = 0, reason = RING;
+	u32 zero = 0, reason = RING, number;
 	struct elb_frame *frame;
 	struct elb_vip *vip;
 	verdict v;
@@ -222,8 +174,9 @@ static __always_inline verdict elb(struct xdp_md *ctx, struct packet *packet)
 				return v;
 		}
 	}
-	vip = elb_find(&frame->flow);
-	if (!vip)
+	number = elb_find(&frame->flow);
+	vip = elb_vips.lookup(&number);
+	if (!number || !vip)
 		return frame->fragment == FRAGMENT_LATER && elb_balanced(frame->flow.proto) ? drop(FRAGMENT) : next(NO_REASON);
 	if (frame->fragment) {
 		if (!(vip->options & ELB_PORTLESS))

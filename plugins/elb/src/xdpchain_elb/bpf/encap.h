@@ -43,6 +43,11 @@ static __always_inline void elb_udp(struct udphdr *udp, const struct elb_member 
 	udp->check = check ? check : ELB_ONES;
 }
 
+/* What is written at most. The shortest inner packet makes more than that of any frame. */
+#define ELB_LINK_BYTES (sizeof(struct ethhdr) + PACKET_MAX_VLANS * sizeof(struct vlan_tag))
+#define ELB_OUTER4_BYTES (ELB_LINK_BYTES + sizeof(struct iphdr) + sizeof(struct udphdr))
+#define ELB_OUTER6_BYTES (ELB_LINK_BYTES + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
+
 /* The Ethernet header and the VLAN tags; gives where the IP header begins. */
 static __always_inline void *elb_link(void *data, const struct elb_frame *frame, u64 hop, __be16 ethertype)
 {
@@ -79,7 +84,7 @@ static __always_inline verdict elb_send(struct xdp_md *ctx, const struct elb_fra
 	if (bpf_xdp_adjust_head(ctx, -(int)overhead))
 		return drop(NO_ROOM);
 	data = (void *)(long)ctx->data;
-	if (data + sizeof(struct ethhdr) + sizeof(frame->tags) + sizeof(struct ipv6hdr) + sizeof(struct udphdr) > (void *)(long)ctx->data_end)
+	if (data + ELB_OUTER4_BYTES > (void *)(long)ctx->data_end)
 		return drop(NO_ROOM);
 	if (!(form & ELB_OUTER6)) {
 		ip = elb_link(data, frame, hop, bpf_htons(ETH_P_IP));
@@ -93,6 +98,8 @@ static __always_inline verdict elb_send(struct xdp_md *ctx, const struct elb_fra
 		}
 		return tx(reason);
 	}
+	if (data + ELB_OUTER6_BYTES > (void *)(long)ctx->data_end)
+		return drop(NO_ROOM);
 	ip = elb_link(data, frame, hop, bpf_htons(ETH_P_IPV6));
 	if (form & ELB_GUE) {
 		mixed = (frame->ip6 ? first : last) ^ port;

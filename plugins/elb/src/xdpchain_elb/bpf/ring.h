@@ -11,7 +11,7 @@
 #ifndef ELB_RING_H
 #define ELB_RING_H
 
-#define ELB_FILL_STEPS 128	/* tries to take a slot in one run; ring.py knows these two */
+#define ELB_FILL_STEPS 64	/* in one run; ring.py knows these two */
 #define ELB_MERGE_STEPS 32	/* slots in one run */
 
 static __always_inline struct elb_plan *elb_look_up_plan(void)
@@ -79,6 +79,14 @@ static __always_inline u64 elb_next_turn(const struct elb_plan *plan, u64 at)
 	return at < plan->members ? at ^ plan->zero : plan->zero;
 }
 
+/* Whether the next place of a turn is a slot that is free. */
+static __always_inline bool elb_try(const struct elb_ring *ring, u64 *sum, u64 skip, u64 *slot)
+{
+	*slot = elb_opaque(elb_modulo_ring(*sum));
+	*sum += skip;
+	return *slot < ELB_RING_SIZE && !ring->word[*slot];
+}
+
 /*
  * Turns take slots. The last slot goes to whoever's turn it is without a search: it is the one that is left, and a turn with a skip of 65536 would
  * never find it, since the wrap at 2^32 lets its places repeat one before their end.
@@ -108,11 +116,8 @@ static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *rin
 			sum = turn->sum ^ zero;
 			skip = turn->skip ^ zero;
 		}
-		slot = elb_opaque(elb_modulo_ring(sum));
-		sum += skip;
-		if (slot >= ELB_RING_SIZE)
-			return;
-		if (ring->word[slot])
+		/* three at once, since going round costs as much as a try */
+		if (!elb_try(ring, &sum, skip, &slot) && !elb_try(ring, &sum, skip, &slot) && !elb_try(ring, &sum, skip, &slot))
 			continue;
 		ring->word[slot] = turn->member;
 		turn->sum = sum;

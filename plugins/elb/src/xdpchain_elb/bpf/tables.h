@@ -37,6 +37,7 @@ struct elb_prefix {
 };
 _Static_assert(sizeof(struct elb_prefix) == 24, "as in the schema");
 
+/* The low bits of elb_gates. Those above are a number that changes with the services: packets remember what they found under it. */
 enum elb_gate {
 	ELB_ANY_PORTS = 1,	/* there are VIPs for any port */
 	ELB_PREFIXES = 2,	/* there are VIPs that are prefixes */
