@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import attrs
 
@@ -65,12 +65,15 @@ class Program:
     One program: `entry` is the C function of the author, `event` a tracepoint's "category:name".
 
     An XDP program with `frags` works on packets in several buffers (jumbo frames); a chain uses frags when all of its functions can.
+    `fields` names what a tracepoint program reads of its event: the C function gets a `struct ENTRY_event` with these fields, of the sizes
+    and at the places that the running kernel has them.
     """
 
     hook: Hook
     entry: str
     frags: bool = True
     event: str = ""
+    fields: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -150,6 +153,29 @@ class NextHop:
 NextHops = Mapping[IPv4Address | IPv6Address, NextHop]
 
 
+class Socket(NamedTuple):
+    """
+    A TCP socket of this network namespace: its addresses in 16 bytes, IPv4 as ::ffff:a.b.c.d, its ports, and its state.
+
+    `state` has the kernel's number (TCP_ESTABLISHED is 1). A connection that is not accepted by the kernel yet is in TCP_SYN_RECV; what is left
+    of one in TIME_WAIT is no socket any more.
+    """
+
+    local: bytes
+    remote: bytes
+    local_port: int
+    remote_port: int
+    state: int
+
+
+@attrs.frozen
+class Sockets:
+    """All TCP sockets of this network namespace. The kernel was asked at `at_ns` of its monotonic clock, and answered within moments."""
+
+    at_ns: int
+    tcp: Sequence[Socket]
+
+
 class MapReader(Protocol):
     """A typed view of one map. Values of per-CPU maps are lists with one value for each CPU."""
 
@@ -218,6 +244,8 @@ class KernelFunction(Generic[ConfigT]):
     """an attrs class; the keys of `[function.NAME]`"""
     programs: ClassVar[Sequence[Program]]
     reasons: ClassVar[Sequence[Reason]] = ()
+    offsets: ClassVar[Mapping[str, str]] = {}
+    """where members of the running kernel's own structs are: a constant of this name in C for each "struct.member.member" """
 
     def maps(self, config: ConfigT) -> Sequence[Map]:
         """The map schema; capacities may depend on the config (another capacity means another map)."""
@@ -257,6 +285,14 @@ class KernelFunction(Generic[ConfigT]):
 
     def upkeep(self, config: ConfigT, maps: Maps) -> Iterable[Write]:
         """The writes that are due without any change, asked every second by a running daemon."""
+        return ()
+
+    def sweep(self, config: ConfigT, sockets: Sockets, maps: Maps) -> Iterable[Write]:
+        """
+        The writes that bring the maps in line with the sockets that there are: asked after each apply and every few seconds.
+
+        The maps are as they are now, a little later than the sockets.
+        """
         return ()
 
     def warnings(self, config: ConfigT, maps: Maps) -> Iterable[str]:

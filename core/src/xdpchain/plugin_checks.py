@@ -78,6 +78,8 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
             yield f"{who}: two programs have the entry {program.entry!r}", "give each program a C function of its own"
         if (program.hook is Hook.TRACEPOINT) != bool(_EVENT.fullmatch(program.event)):
             yield f"{who}: program {program.entry!r} has the event {program.event!r}", 'a tracepoint, and only that, has "category:name"'
+        if program.fields and program.hook is not Hook.TRACEPOINT:
+            yield f"{who}: program {program.entry!r} names fields of an event", "a tracepoint, and only that, has an event"
         if program.hook in hooks and program.hook not in {Hook.TRACEPOINT, Hook.ROUTINE}:
             yield (
                 f"{who} has two programs for the hook {program.hook.value}",

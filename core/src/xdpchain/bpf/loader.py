@@ -40,6 +40,8 @@ class Constant(enum.IntEnum):
     """what the hook shall return when a hop cannot be taken"""
     FRAGS = 0x7863000000000003
     """1 in a chain for packets in several buffers"""
+    NETNS = 0x7863000000000004
+    """the cookie of this process's network namespace"""
 
 
 def create_map(schema: Map, artifact: Artifact, *, btf: Handle | None = None, ifindex: int = 0) -> KernelMap:

@@ -2,6 +2,8 @@
 """
 The text that is compiled for a function: its reasons, its source, and a generated program around each of its entries.
 
+What the function wants to know of the running kernel's own structs is written in front of its source (`facts`).
+
 The generated program parses the packet, calls the author's function, counts, and goes on to the next hop. It refers to two maps that each
 hop has for itself, `xc_next` and `xc_counts`, and to facts that only the loader knows: `xdpchain.bpf.loader.Constant`.
 """
@@ -13,6 +15,7 @@ from typing import Any
 
 from xdpchain.bpf.compiler.compile import Unit
 from xdpchain.bpf.compiler.splice import splice
+from xdpchain.bpf.facts import facts
 from xdpchain.function import Hook, KernelFunction
 from xdpchain.schema import Map, MapKind, Role, Struct, u32, u64
 
@@ -44,6 +47,7 @@ BPF_TABLE("percpu_array", u32, struct xc_count, xc_counts, BY_SCHEMA);
 #define xc_last() xc_constant("0x7863000000000001")
 #define xc_on_error() xc_constant("0x7863000000000002")
 #define xc_frags() xc_constant("0x7863000000000003")
+#define own_netns() xc_constant("0x7863000000000004")	/* the cookie (net_cookie of struct net) of the network namespace of the daemon */
 
 static __always_inline int xc_count(u32 index, u64 bytes)
 {
@@ -161,7 +165,7 @@ _TC = """#line 1 "the core's TC definitions"
 
 def function_unit(owner: str, function: KernelFunction[Any]) -> Unit:
     """The unit of a function. `owner` is the plugin to name in errors."""
-    parts = [splice(INCLUDE / "xdpchain.h", ()), _MAPS, _XDP_BYTES, _TC, _reasons(function)]
+    parts = [splice(INCLUDE / "xdpchain.h", ()), _MAPS, _XDP_BYTES, _TC, _reasons(function), facts(owner, function)]
     parts.append(splice(function.source, (INCLUDE,), owner))
     for program in function.programs:
         parts.append(f'#line 1 "the core\'s entry around {program.entry}()"\n')

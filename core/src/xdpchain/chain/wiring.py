@@ -26,6 +26,7 @@ from xdpchain.chain.pins import Pins, open_pin, pin_undoably
 from xdpchain.chain.transaction import Transaction
 from xdpchain.errors import InterfaceError, KernelError, VerifierError
 from xdpchain.function import Hook, Program, Reason
+from xdpchain.sockets import netns_cookie
 
 _ON_ERROR = {
     Hook.XDP: {"pass": 2, "drop": 1},
@@ -92,6 +93,7 @@ def build_generation(
             Constant.LAST: int(position == len(wiring.instances) - 1),
             Constant.ON_ERROR: on_error_code(place.hook, wiring.on_error),
             Constant.FRAGS: int(wiring.frags),
+            Constant.NETNS: netns_cookie(),
         }
         maps = {map_name: one.fd for map_name, one in instance.maps.items()} | {"xc_next": jump.fd, "xc_counts": counts.fd}
         loaded = _load(instance, program, place, maps, constants, wiring)

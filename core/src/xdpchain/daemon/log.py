@@ -33,6 +33,7 @@ EVENTS: Mapping[str, str] = {
     "interface_blocked": "a chain cannot be attached to its interface, most often because a foreign XDP program is there; the other chains run",
     "interface_waiting": "a configured interface is not there: its chain waits for it",
     "watch_failed": "interfaces, or routes and neighbours, cannot be watched at the moment; tried again shortly",
+    "sweep_failed": "the kernel does not tell its sockets: what functions count cannot be compared with them; tried again shortly",
     "next_hop_unknown": "there is no way to some addresses that a function sends to, or nobody answers there; looked at again by itself",
     "next_hop_found": "the next hop of some addresses is known now",
     "next_hop_changed": "the next hop of some addresses is another one now, or has another hardware address or MTU",

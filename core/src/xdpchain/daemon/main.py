@@ -119,8 +119,8 @@ async def _run(paths: Paths, compile_timeout_s: float) -> int:
     tasks = [loop.create_task(service.keep_alive())]
     await service.start()
     await control.open()
-    works = (service.follow(), service.follow_next_hops(), service.keep_up(), service.retry(), service.reload_whenever(hung_up))
-    tasks += [loop.create_task(work) for work in works]
+    works = (service.follow(), service.follow_next_hops(), service.keep_up(), service.sweep(), service.retry())
+    tasks += [loop.create_task(work) for work in (*works, service.reload_whenever(hung_up))]
     service.ready()
     log.info("ready", socket=str(paths.socket))
 

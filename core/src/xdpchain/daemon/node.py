@@ -21,6 +21,7 @@ from xdpchain.daemon.failures import Failures
 from xdpchain.daemon.hops import ANSWER_S, Found, HopFollower
 from xdpchain.daemon.problems import placed
 from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_text_files
+from xdpchain.daemon.sweeping import sweep
 from xdpchain.daemon.upkeep import keep_up
 from xdpchain.daemon.wire import error_data, error_from
 from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
@@ -192,6 +193,16 @@ class Node:
         """Do the work that the functions have every second."""
         if self.config is not None:
             keep_up(self._engine, self.config, self.failures)
+
+    def sweep(self) -> None:
+        """
+        Have the functions compare what they count with the sockets that there are.
+
+        Raises:
+            KernelError: the sockets cannot be read.
+        """
+        if self.config is not None:
+            sweep(self._engine, self.config, self.failures)
 
     def unload(self) -> list[str]:
         """Remove everything from the kernel. Returns in words what went."""

@@ -28,6 +28,8 @@ from xdpchain.daemon.node import Node
 from xdpchain.daemon.notify import Notifier
 from xdpchain.daemon.paths import Paths
 from xdpchain.daemon.rates import with_rates
+from xdpchain.daemon.sweeping import PERIOD_S as SWEEP_S
+from xdpchain.daemon.sweeping import has_sweep
 from xdpchain.daemon.upkeep import PERIOD_S, has_upkeep
 from xdpchain.daemon.view import plugins_data, snapshot_data, tables_data
 from xdpchain.daemon.wire import error_data, problem_data
@@ -42,7 +44,7 @@ T = TypeVar("T")
 RETRY_S = 5.0
 """how often blocked interfaces and unknown next hops are looked at again: the kernel does not announce that a bpf_link went"""
 LOOK_SHARE = 10
-"""at most one part in so many of the time goes into looking next hops up, however fast routes change"""
+"""at most one part in so many of the time goes into looking next hops up, however fast routes change, and into sweeps"""
 LONGEST_RATE_S = 60.0
 """over which a rate is taken; a client waits for it"""
 
@@ -61,6 +63,7 @@ class Service:
         self._log = events.get_logger()
         self._changes = asyncio.Lock()
         self._has_upkeep, self._has_destinations = asyncio.Event(), asyncio.Event()
+        self._has_sweep, self._applied = asyncio.Event(), asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "engine")
         self._readers = ThreadPoolExecutor(2, "reader")
         self._started = time.time()
@@ -217,6 +220,22 @@ class Service:
                 except Exception:  # noqa: BLE001 - the daemon goes on
                     self._log.exception("internal_error", during="upkeep")
 
+    async def sweep(self) -> None:
+        """Have the functions look at the sockets, after each apply and every few seconds, for ever. Nobody looks while none asks."""
+        while True:
+            await self._has_sweep.wait()
+            self._applied.clear()
+            began = time.monotonic()
+            try:
+                await self._change(self._node.sweep)
+            except XdpchainError as error:
+                self._log.warning("sweep_failed", **events.fields(error))
+            except Exception:  # noqa: BLE001 - the daemon goes on
+                self._log.exception("internal_error", during="a sweep")
+            pause = max(SWEEP_S, (time.monotonic() - began) * (LOOK_SHARE - 1))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._applied.wait(), pause)
+
     async def retry(self) -> None:
         """Look at blocked interfaces and at next hops again, for ever."""
         while True:
@@ -259,6 +278,8 @@ class Service:
         config = self._node.config
         _set(self._has_upkeep, to=has_upkeep(config))
         _set(self._has_destinations, to=has_destinations(config))
+        _set(self._has_sweep, to=has_sweep(config))
+        self._applied.set()
         await self.exporter.listen(config.node.metrics if config else "off")
         self._notifier.status(self._summary())
 

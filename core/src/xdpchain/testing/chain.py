@@ -15,7 +15,7 @@ from xdpchain.chain.model import Frame
 from xdpchain.chain.private import END_OF_CHAIN, PrivateChain
 from xdpchain.config import NodeConfig, loads
 from xdpchain.errors import ConfigError
-from xdpchain.function import CHAIN_HOOKS, KernelFunction, Metric, NextHops, Table, Verdict, Write
+from xdpchain.function import CHAIN_HOOKS, KernelFunction, Metric, NextHops, Sockets, Table, Verdict, Write
 from xdpchain.packets.notation import dissect, frame_of
 from xdpchain.plugins import load_plugins
 
@@ -136,6 +136,12 @@ class LoadedChain:
         """Do what is due, as the daemon does each second; returns how many writes that were."""
         one = self.config.instances[instance]
         return self._chain.carry_out(instance, one.function.upkeep(one.config, self.maps[instance]))
+
+    def sweep(self, instance: str, sockets: Sockets) -> int:
+        """Tell an instance the sockets that there are, as the daemon does every few seconds; returns how many writes followed."""
+        one = self.config.instances[instance]
+        writes = one.function.sweep(one.config, sockets, self.maps[instance])
+        return self._chain.carry_out(instance, writes, method="sweep")
 
     def answer(self, instance: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the function answers to a question of one of its commands."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xdpchain.chain.engine import Engine, unload
 from xdpchain.netlink import list_interfaces
+from xdpchain.sockets import tcp_sockets
 from xdpchain.testing.chain import Document, Functions, read_document
 from xdpchain.testing.namespace import Netns
 
@@ -62,6 +63,15 @@ class Node:
         config = read_document(document, self._functions)
         with self.namespace.entered():
             return self._engine.apply(config, list_interfaces())
+
+    def sweep(self, instance: str) -> int:
+        """Have an instance compare itself with the sockets of its namespace, as the daemon does; returns how many writes that were."""
+        if self._engine.config is None:
+            raise LookupError("nothing is applied")
+        one = self._engine.config.instances[instance]
+        with self.namespace.entered():
+            sockets = tcp_sockets()
+        return self._engine.carry_out(instance, one.function.sweep(one.config, sockets, self.maps(instance)), method="sweep")
 
     def snapshot(self) -> Snapshot:
         """What runs and what it counted."""
