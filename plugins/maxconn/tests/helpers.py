@@ -11,17 +11,19 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 from xdpchain import Hook, KernelFunction, Map, MapKind, Program, Role, u32, u64
+from xdpchain.bpf import libbpf
 from xdpchain.sockets import tcp_sockets
 from xdpchain.testing import Node
 from xdpchain.testing.namespace import Namespace
 from xdpchain_maxconn import Maxconn
-from xdpchain_maxconn.tables import established
 
 PORT = 80
 PATIENCE_S = 30.0
@@ -200,13 +202,52 @@ class Bed:
         with self.node.namespace.entered():
             return sum(1 for one in tcp_sockets().tcp if one.local_port == port and one.state not in {2, 3, 10})
 
+    def sweep(self) -> int:
+        """What the daemon does every few seconds."""
+        return self.node.sweep("maxconn")
+
+    def warnings(self) -> Iterable[str]:
+        """What `xdpchain status` warns of."""
+        return Maxconn().warnings(self.config, self.node.maps("maxconn"))
+
+    def drift(self, index: int = 0) -> int:
+        """What sweeps have repaired."""
+        value: int = self.row(index)["drift"]
+        return value
+
+    @contextlib.contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Let the tracepoint's events be lost: the dispatcher leads nowhere."""
+        state = self.node._engine._state
+        assert state is not None
+        (chain,) = (chain for place, chain in state.chains.items() if place.program == "maxconn-mc_state")
+        assert chain.generation is not None
+        root = chain.anchor.dispatcher.root
+        libbpf.map_delete(root.fd, bytes(4))
+        try:
+            yield
+        finally:
+            root.point(chain.generation.head)
+
+    def apply(self, *limits: Mapping[str, Any], **keys: Any) -> None:
+        """Make other limits run."""
+        chains = {"eth0": {"chain": ["maxconn", "witness"]}}
+        self.node.apply({"interface": chains, "function": {"maxconn": {**keys, "limit": list(limits)}}})
+
+    def syn(self, host: int, source_port: int, port: int = PORT) -> None:
+        """Send a SYN from an address of the client's network that nobody has: its handshake stays half done."""
+        end, client = self.node.end, self.node.client
+        source = f"{client.ipv4.rpartition('.')[0]}.{host}"
+        self.node.namespace.run("ip", "neighbour", "replace", source, "lladdr", client.mac, "dev", end.interface)
+        frame = Ether(src=client.mac, dst=end.mac) / IP(src=source, dst=end.ipv4) / TCP(sport=source_port, dport=port, flags="S")
+        with self.node.client_namespace.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind((client.interface, 0))
+            raw.send(bytes(frame))
+
     def count(self, index: int = 0) -> int:
         """How many connections the first limit has, or another one."""
-        return self.counts()[index]
-
-    def counts(self) -> list[int]:
-        """How many connections each limit has, in the order of their places."""
-        return [established(limit["count"]) for _, limit in self.node.maps("maxconn")["mc_limits"].items() if limit["id"]]
+        value: int = self.row(index)["open"]
+        return value
 
     def row(self, index: int = 0) -> dict[str, Any]:
         """A row of `xdpchain show maxconn`."""

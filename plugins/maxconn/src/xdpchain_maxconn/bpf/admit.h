@@ -26,17 +26,18 @@ enum mc_answer {
 	MC_NO_ROOM,
 };
 
-/* One rule that a new connection concerns. */
+/*
+ * One rule that a new connection concerns. Its pointers are never NULL, or the verifier would follow each mixture of those that are and those
+ * that are not through all that comes behind.
+ */
 struct mc_concern {
-	struct mc_count *shared;	/* NULL: the rule is not concerned */
-	struct mc_count *source;
+	struct mc_count *shared;
+	struct mc_count *source;	/* what `shared` is where `source_max` is 0 */
 	u64 max;
-	u64 source_max;
+	u64 source_max;			/* 0: sources are not looked at */
 	u32 enforce;
 	u32 reset;
-	u32 place;
-	u32 over;
-	bool excused;			/* over, and let in all the same */
+	u32 place;			/* 0: there is no such rule */
 };
 
 /* The same answer for each SYN of a connection, or a client would only have to ask again. */
@@ -59,50 +60,60 @@ static __always_inline bool mc_allowed(const struct mc_settings *settings, const
 	return mc_allow.lookup(&prefix) != NULL;
 }
 
-static __always_inline void mc_concern_of(struct mc_concern *concern, const struct mc_claim *claim, u32 which, const struct mc_flow *flow)
+/* False if the maps do not fit together: never, unless somebody writes to them. */
+static __always_inline bool mc_concern_of(struct mc_concern *concern, const struct mc_claim *claim, u32 which, const struct mc_flow *flow)
 {
 	u32 place = claim->place[which];
-	struct mc_rule *rule;
+	struct mc_rule *rule = mc_rules.lookup(&place);
+	struct mc_limit *limit = mc_limits.lookup(&place);
 
-	__builtin_memset(concern, 0, sizeof(*concern));
-	if (!claim->id[which])
-		return;
-	rule = mc_rules.lookup(&place);
-	if (!rule)
-		return;
+	if (!rule || !limit)
+		return false;
+	concern->shared = &limit->count;
+	concern->source = &limit->count;
 	concern->max = rule->max;
-	concern->source_max = rule->source_max;
+	concern->source_max = 0;
 	concern->enforce = rule->enforce;
 	concern->reset = rule->reset;
 	concern->place = place;
-	concern->source = mc_source_count(claim, which, flow, true);
-	concern->shared = mc_shared_count(claim, which);
+	if (rule->source_max) {
+		struct mc_count *source = mc_source_count(claim, which, flow, true);
+
+		/* no room for another source: the shared limit holds */
+		if (source) {
+			concern->source = source;
+			concern->source_max = rule->source_max;
+		}
+	}
+	return true;
 }
 
-/* Whether a connection is refused when `more` come in. */
-static __always_inline bool
-mc_refuses(struct mc_concern *concern, const struct mc_settings *settings, const struct mc_flow *flow, u32 epoch, u64 more)
+/* Which limits of a rule are passed when `more` connections come in. Without branches for the verifier to follow. */
+static __always_inline u32 mc_over(const struct mc_concern *concern, u32 epoch, u64 more)
 {
-	if (!concern->shared || concern->excused)
-		return false;
-	concern->over = 0;
-	if (mc_used(concern->shared, epoch) + more > concern->max)
-		concern->over = MC_SHARED;
-	else if (concern->source && mc_used(concern->source, epoch) + more > concern->source_max)
-		concern->over = MC_SOURCE;
-	if (!concern->over)
-		return false;
-	if (concern->enforce && !mc_allowed(settings, flow) && (concern->enforce >= 100 || mc_lot(flow) < concern->enforce))
-		return true;
-	concern->excused = true;
-	return false;
+	u64 over;
+
+	if (!concern->place)
+		return 0;
+	over = (u64)(concern->max - mc_used(concern->shared, epoch) - more) >> 63 & MC_SHARED;
+	if (concern->source_max)
+		over |= (u64)(concern->source_max - mc_used(concern->source, epoch) - more) >> 62 & MC_SOURCE;
+	return over;
 }
 
-static __always_inline enum mc_answer mc_refuse(const struct mc_concern *concern)
+/* Whether a connection that is over is refused. */
+static __always_inline bool mc_enforced(const struct mc_concern *concern, const struct mc_settings *settings, const struct mc_flow *flow)
+{
+	if (!concern->enforce || mc_allowed(settings, flow))
+		return false;
+	return concern->enforce >= 100 || mc_lot(flow) < concern->enforce;
+}
+
+static __always_inline enum mc_answer mc_refuse(const struct mc_concern *concern, u32 over)
 {
 	struct mc_stats *stats = mc_stats_of(concern->place);
 
-	if (concern->over == MC_SHARED) {
+	if (over & MC_SHARED) {
 		if (stats)
 			stats->refused++;
 		return concern->reset ? MC_RESET : MC_REFUSED;
@@ -114,73 +125,78 @@ static __always_inline enum mc_answer mc_refuse(const struct mc_concern *concern
 
 static __always_inline void mc_reserve_both(const struct mc_concern *concern, u32 epoch)
 {
-	if (concern->shared)
+	if (concern->place)
 		mc_reserve(concern->shared, epoch);
-	if (concern->source)
+	if (concern->source_max)
 		mc_reserve(concern->source, epoch);
 }
 
 static __always_inline void mc_give_back_both(const struct mc_concern *concern, u32 epoch)
 {
-	if (concern->shared)
+	if (concern->place)
 		mc_give_back(concern->shared, epoch, epoch);
-	if (concern->source)
+	if (concern->source_max)
 		mc_give_back(concern->source, epoch, epoch);
 }
 
-static __always_inline void mc_tell_admitted(const struct mc_concern *concern)
+static __always_inline void mc_tell_admitted(const struct mc_concern *concern, u32 over)
 {
-	struct mc_stats *stats = concern->shared ? mc_stats_of(concern->place) : NULL;
+	struct mc_stats *stats = concern->place ? mc_stats_of(concern->place) : NULL;
 
 	if (!stats)
 		return;
 	stats->admitted++;
-	if (concern->excused)
+	if (over)
 		stats->excused++;
 }
 
-static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, const struct mc_flow *flow, u64 now)
+static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, struct mc_flow *flow, u64 now)
 {
 	struct mc_reservation *held, reservation;
+	u32 epoch = mc_epoch(now), over_here, over_node, late;
 	struct mc_concern here, node;
-	u32 epoch = mc_epoch(now);
 
 	if (!mc_claim(settings, flow, &reservation.claim))
 		return MC_UNCONCERNED;
-	held = mc_half.lookup((struct mc_flow *)flow);
-	if (held && epoch - mc_epoch(held->since_ns) < MC_EPOCHS)
-		return MC_HELD;
-	mc_concern_of(&here, &reservation.claim, MC_HERE, flow);
-	mc_concern_of(&node, &reservation.claim, MC_NODE, flow);
+	held = mc_half.lookup(flow);
+	if (held) {
+		if (epoch - mc_epoch(held->since_ns) < MC_EPOCHS)
+			return MC_HELD;
+		mc_half.delete(flow);	/* of an epoch that is long over */
+	}
+	if (!mc_concern_of(&here, &reservation.claim, MC_HERE, flow) || !mc_concern_of(&node, &reservation.claim, MC_NODE, flow))
+		return MC_UNCONCERNED;
 	/* a look that writes nothing: a flood at a full limit is turned away here */
-	if (mc_refuses(&here, settings, flow, epoch, 1))
-		return mc_refuse(&here);
-	if (mc_refuses(&node, settings, flow, epoch, 1))
-		return mc_refuse(&node);
+	over_here = mc_over(&here, epoch, 1);
+	over_node = mc_over(&node, epoch, 1);
+	if (over_here && mc_enforced(&here, settings, flow))
+		return mc_refuse(&here, over_here);
+	if (over_node && mc_enforced(&node, settings, flow))
+		return mc_refuse(&node, over_node);
 	mc_reserve_both(&here, epoch);
 	mc_reserve_both(&node, epoch);
-	if (mc_refuses(&here, settings, flow, epoch, 0)) {
+	late = over_here ? 0 : mc_over(&here, epoch, 0);
+	if (late && mc_enforced(&here, settings, flow)) {
 		mc_give_back_both(&here, epoch);
 		mc_give_back_both(&node, epoch);
-		return mc_refuse(&here);
+		return mc_refuse(&here, late);
 	}
-	if (mc_refuses(&node, settings, flow, epoch, 0)) {
+	late = over_node ? 0 : mc_over(&node, epoch, 0);
+	if (late && mc_enforced(&node, settings, flow)) {
 		mc_give_back_both(&here, epoch);
 		mc_give_back_both(&node, epoch);
-		return mc_refuse(&node);
+		return mc_refuse(&node, late);
 	}
 	reservation.since_ns = now;
-	if (held)
-		mc_half.delete((struct mc_flow *)flow);	/* of an epoch that is long over */
-	if (mc_half.insert((struct mc_flow *)flow, &reservation)) {
+	if (mc_half.insert(flow, &reservation)) {
 		/* another CPU has just let the same SYN in */
 		mc_give_back_both(&here, epoch);
 		mc_give_back_both(&node, epoch);
-		return mc_half.lookup((struct mc_flow *)flow) ? MC_HELD : MC_NO_ROOM;
+		return mc_half.lookup(flow) ? MC_HELD : MC_NO_ROOM;
 	}
-	mc_tell_admitted(&here);
-	mc_tell_admitted(&node);
-	return here.excused || node.excused ? MC_EXCUSED : MC_ADMITTED;
+	mc_tell_admitted(&here, over_here);
+	mc_tell_admitted(&node, over_node);
+	return over_here || over_node ? MC_EXCUSED : MC_ADMITTED;
 }
 
 #endif

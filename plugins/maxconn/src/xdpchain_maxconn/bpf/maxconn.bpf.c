@@ -43,7 +43,9 @@ static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet
 {
 	struct tcphdr *tcp = packet->tcp;
 	struct mc_settings *settings;
+	enum mc_answer answer;
 	struct mc_flow flow;
+	u32 reason;
 
 	if (!tcp)
 		return packet->malformed == OUT_OF_REACH ? drop(UNREADABLE) : next(NO_REASON);
@@ -53,7 +55,8 @@ static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet
 	settings = mc_get_settings();
 	if (!settings || !mc_flow_of(packet, &flow))
 		return next(NO_REASON);
-	switch (mc_admit(settings, &flow, bpf_ktime_get_ns())) {
+	answer = mc_admit(settings, &flow, bpf_ktime_get_ns());
+	switch (answer) {
 	case MC_UNCONCERNED:
 		return next(NO_REASON);
 	case MC_ADMITTED:
@@ -66,11 +69,10 @@ static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet
 		return drop(LIMIT_REACHED);
 	case MC_SOURCE_REFUSED:
 		return drop(SOURCE_LIMIT_REACHED);
-	case MC_RESET:
-		return mc_make_reset(ctx, packet) ? tx(LIMIT_REACHED) : drop(LIMIT_REACHED);
-	case MC_SOURCE_RESET:
-		return mc_make_reset(ctx, packet) ? tx(SOURCE_LIMIT_REACHED) : drop(SOURCE_LIMIT_REACHED);
-	default:
+	case MC_NO_ROOM:
 		return drop(NO_ROOM);
+	default:
+		reason = answer == MC_RESET ? LIMIT_REACHED : SOURCE_LIMIT_REACHED;
+		return mc_make_reset(ctx) ? tx(reason) : drop(reason);
 	}
 }

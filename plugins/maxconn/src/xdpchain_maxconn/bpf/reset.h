@@ -28,24 +28,63 @@ static __always_inline u16 mc_fold(u32 sum)
 	return ~sum;
 }
 
-/* How many bytes of data a SYN has; negative if it is one that is not answered. */
-static __always_inline int mc_syn_data(const struct packet *packet)
+/* A plain SYN: its headers one behind the other. */
+struct mc_syn {
+	struct ethhdr *eth;
+	void *ip;
+	struct tcphdr *tcp;
+	void *data;
+	void *end;
+	bool ip6;
+};
+
+/*
+ * Find the headers of a plain SYN. The packet is read anew: what the verifier need not remember of it while the SYN is judged, it need not tell
+ * apart, and of all forms that a packet may have only these are left.
+ */
+static __always_inline bool mc_read_syn(struct xdp_md *ctx, struct mc_syn *syn)
 {
-	void *behind;
+	__be16 ethertype;
+	void *at;
+
+	*syn = (struct mc_syn){ .data = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
+	syn->eth = syn->data;
+	at = syn->eth + 1;
+	if (at + 2 * sizeof(struct vlan_tag) > syn->end)
+		return false;
+	ethertype = syn->eth->h_proto;
+#pragma unroll
+	for (int i = 0; i < PACKET_MAX_VLANS; i++) {
+		struct vlan_tag *tag = at;
+
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		ethertype = tag->ethertype;
+		at = tag + 1;
+	}
+	syn->ip = at;
+	syn->ip6 = ethertype != bpf_htons(ETH_P_IP);
+	syn->tcp = at + (syn->ip6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	return (void *)(syn->tcp + 1) <= syn->end;
+}
+
+/* How many bytes of data it has; negative if it is one that is not answered. */
+static __always_inline int mc_syn_data(const struct mc_syn *syn)
+{
+	const struct ipv6hdr *ip6 = syn->ip;
+	const struct iphdr *ip4 = syn->ip;
 	int bytes;
 
-	if (packet->fragment)
-		return -1;
-	if (packet->ip4) {
-		behind = packet->ip4 + 1;
-		bytes = bpf_ntohs(packet->ip4->tot_len) - (int)sizeof(struct iphdr);
-	} else if (packet->ip6) {
-		behind = packet->ip6 + 1;
-		bytes = bpf_ntohs(packet->ip6->payload_len);
+	if (syn->ip6) {
+		if (ip6->nexthdr != IPPROTO_TCP)
+			return -1;
+		bytes = bpf_ntohs(ip6->payload_len);
 	} else {
-		return -1;
+		if (ip4->ihl != 5 || ip4->frag_off & bpf_htons(0x3fff))
+			return -1;
+		bytes = bpf_ntohs(ip4->tot_len) - (int)sizeof(*ip4);
 	}
-	return (void *)packet->tcp == behind ? bytes - packet->tcp->doff * 4 : -1;
+	return bytes - syn->tcp->doff * 4;
 }
 
 static __always_inline void mc_answer_tcp(struct tcphdr *tcp, u32 data, u32 sum)
@@ -82,39 +121,31 @@ static __always_inline void mc_answer_ip6(struct ipv6hdr *ip, struct tcphdr *tcp
 	*ip = answer;
 }
 
-/*
- * Make the answer of a SYN; false if it cannot be made. It is parsed anew: what the verifier need not remember of the packet while the SYN is
- * judged, it need not tell apart.
- */
-static __always_inline bool mc_make_reset(struct xdp_md *ctx, struct packet *packet)
+/* Make the answer of a SYN; false if it cannot be made. */
+static __always_inline bool mc_make_reset(struct xdp_md *ctx)
 {
 	int data, wanted, there;
+	struct mc_syn syn;
 	u8 mac[ETH_ALEN];
 
-	packet_parse(packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	data = packet->tcp ? mc_syn_data(packet) : -1;
+	if (!mc_read_syn(ctx, &syn))
+		return false;
+	data = mc_syn_data(&syn);
 	if (data < 0)
 		return false;
-	wanted = (void *)(packet->tcp + 1) - packet->data;
+	wanted = (void *)(syn.tcp + 1) - syn.data;
 	if (wanted < MC_FRAME_MIN)
 		wanted = MC_FRAME_MIN;
-	there = packet->end - packet->data;
-	if (there > wanted) {
-		if (bpf_xdp_adjust_tail(ctx, wanted - there))
-			return false;
-		packet_parse(packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	}
-	if (!packet->eth || !packet->tcp)
+	there = syn.end - syn.data;
+	if (there > wanted && (bpf_xdp_adjust_tail(ctx, wanted - there) || !mc_read_syn(ctx, &syn)))
 		return false;
-	if (packet->ip4)
-		mc_answer_ip4(packet->ip4, packet->tcp, data);
-	else if (packet->ip6)
-		mc_answer_ip6(packet->ip6, packet->tcp, data);
+	if (syn.ip6)
+		mc_answer_ip6(syn.ip, syn.tcp, data);
 	else
-		return false;
-	__builtin_memcpy(mac, packet->eth->h_source, ETH_ALEN);
-	__builtin_memcpy(packet->eth->h_source, packet->eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(packet->eth->h_dest, mac, ETH_ALEN);
+		mc_answer_ip4(syn.ip, syn.tcp, data);
+	__builtin_memcpy(mac, syn.eth->h_source, ETH_ALEN);
+	__builtin_memcpy(syn.eth->h_source, syn.eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(syn.eth->h_dest, mac, ETH_ALEN);
 	return true;
 }
 
