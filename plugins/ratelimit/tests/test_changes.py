@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
-from xdpchain import Delete, Map, PortRange, Put, Struct, Write
+from xdpchain import Delete, IPNetwork, Map, PortRange, Put, Write
 from xdpchain.testing import LoadedChain, RunNode, Verdict
 from xdpchain_ratelimit import Ratelimit, RatelimitConfig, Rule
 from xdpchain_ratelimit.config import MAX_RULES
 from xdpchain_ratelimit.ports import each
+from xdpchain_ratelimit.shape import window_id
+from xdpchain_ratelimit.tables import ALL_PORTS, ANYWHERE, EXACT, PREFIXES, list_key, target_key
 
 from plugins.ratelimit.tests.conftest import Limiter
 
@@ -53,14 +56,19 @@ def test_show_and_metrics_tell_each_limit_by_its_ports(limiter: Limiter, long_wi
     for _ in range(5):
         syn(chain, 443)
 
-    (table,) = chain.status("ratelimit")
-    assert table.rows == [("80,443,8000-8001", 4, long_window, 4.0, 4, 1), ("25", 1, long_window, 0.0, 0, 0)]
+    table, why = chain.status("ratelimit")
+    assert table.rows == [
+        ("any", "80,443,8000-8001", "tcp", 4, long_window, None, 4.0, 4, 1),
+        ("any", "25", "tcp", 1, long_window, None, 0.0, 0, 0),
+    ]
+    assert why.rows == [("any", "80,443,8000-8001", "tcp", "rate_exceeded", 1)]
 
-    connections, used = chain.metrics("ratelimit")
+    connections, outcomes, used = chain.metrics("ratelimit")
     labels = {"ports": "80,443,8000-8001", "window": long_window}
     assert ({**labels, "result": "admitted"}, 4) in list(connections.samples)
     assert ({**labels, "result": "limited"}, 1) in list(connections.samples)
     assert (labels, 1.0) in list(used.samples)
+    assert ({**labels, "reason": "rate_exceeded"}, 1) in list(outcomes.samples)
 
 
 class Memory:
@@ -85,27 +93,46 @@ class Memory:
 
     def write(self, one: Write) -> None:
         reader = self.maps[one.map]
-        assert 0 <= one.key < reader.schema.capacity
+        kind, is_array = reader.schema.value, reader.schema.kind.is_array
+        assert not is_array or 0 <= one.key < reader.schema.capacity
         if isinstance(one, Put):
-            reader.schema.value.pack(one.value)
-            reader.content[one.key] = one.value
+            reader.content[one.key] = kind.unpack(kind.pack(one.value))
         else:
             assert isinstance(one, Delete)
-            fields = reader.schema.value.fields if isinstance(reader.schema.value, Struct) else None
-            reader.content[one.key] = dict.fromkeys(fields, 0) if fields else 0
+            if is_array:
+                reader.content[one.key] = kind.unpack(bytes(kind.size))
+            else:
+                reader.content.pop(one.key, None)
 
     def limit_of(self, port: int) -> tuple[int, int, int] | None:
         """What the program finds for a port: rate, window, and the id of the window that it counts in."""
-        place = self.maps["rl_ports"].get(port)
+        return self.limit_at(self.maps["rl_ports"].get(port))
+
+    def limit_at(self, place: int | None) -> tuple[int, int, int] | None:
         if not place:
             return None
         limit = self.maps["rl_rules"].get(place)
         assert limit is not None
-        assert limit["window_ns"], "a port leads to a limit that is not there"
+        assert limit["shared"]["span"], "a port leads to a limit that is not there"
         window = self.maps["rl_windows"].get(limit["window"])
         assert window is not None
         assert window["id"], "a limit leads to a window that is not there"
-        return limit["rate"], limit["window_ns"], window["id"]
+        return limit["shared"]["most"], limit["shared"]["span"], window["id"]
+
+    def limit_for(self, address: IPv4Address | IPv6Address, port: int) -> tuple[int, int, int] | None:
+        """What the program finds for a SYN."""
+        gates = self.maps["rl_gates"].get(0) or 0
+        for one, open_gates in ((port, gates), (None, gates >> ALL_PORTS)):
+            for length in range(address.max_prefixlen, -1, -1):
+                network = ip_network((address, length), strict=False)
+                gate = EXACT if length == address.max_prefixlen else PREFIXES
+                name, key = target_key(network, "tcp", one)
+                if open_gates & gate and self.maps[name].get(key):
+                    return self.limit_at(self.maps[name].get(key))
+            name, key = target_key(None, "tcp", one)
+            if open_gates & ANYWHERE and self.maps[name].get(key):
+                return self.limit_at(self.maps[name].get(key))
+        return None
 
 
 PORTS = range(12)
@@ -164,7 +191,7 @@ def test_windows_stay_where_they_are_while_their_rule_is_there_through_changes_a
         for place, window in memory.maps["rl_windows"].items():
             window["word"] = words[window["id"]] = 1000 + place
         if restart:
-            for name in ("rl_ports", "rl_rules"):
+            for name in ("rl_ports", "rl_rules", "rl_gates"):
                 memory.maps[name].content.clear()
         for one in list(Ratelimit().configure(None if restart else first, second, memory.maps)):
             memory.write(one)
@@ -181,6 +208,73 @@ def test_nothing_is_written_for_the_same_config(one: RatelimitConfig) -> None:
         memory.write(write)
 
     assert list(Ratelimit().configure(one, one, memory.maps)) == []
+
+
+NETWORKS = [ip_network(one) for one in ("192.0.2.1", "192.0.2.0/24", "192.0.0.0/16", "2001:db8::1", "2001:db8::/32")]
+ADDRESSES = [
+    ip_address(one) for one in ("192.0.2.1", "192.0.2.9", "192.0.9.9", "198.51.100.1", "2001:db8::1", "2001:db8::9", "2001:db9::1")
+]
+GROUPS: Sequence[tuple[int, ...] | None] = ((1, 2), (3,), (2, 4), None)
+
+
+def somewhere(targets: Sequence[tuple[tuple[IPNetwork, ...], int, Mapping[IPNetwork, int]]]) -> RatelimitConfig:
+    """A config with a rule for each destination and group of ports that no rule has yet."""
+    rules, taken = list[Rule](), set[tuple[IPNetwork | None, int | None]]()
+    for rate, (networks, group, lists) in enumerate(targets, 1):
+        ports = GROUPS[group]
+        names = {(network, port) for network in networks or (None,) for port in ports or (None,)}
+        if names & taken:
+            continue
+        taken |= names
+        ranges = tuple(PortRange(port, port) for port in ports) if ports else None  # type: ignore[arg-type]
+        allow, deny = (tuple(network for network, verdict in lists.items() if verdict == wanted) for wanted in (1, 2))
+        rules.append(Rule(destination=networks, ports=ranges, rate=rate, allow=allow, deny=deny))
+    return RatelimitConfig(rule=tuple(rules) or (Rule(ports=(PortRange(99, 99),), rate=1),))  # type: ignore[arg-type]
+
+
+def owner(one: RatelimitConfig, address: IPv4Address | IPv6Address, port: int) -> int | None:
+    """The rate of the rule that a SYN belongs to."""
+    best: tuple[tuple[bool, int], int] | None = None
+    for rule in one.rule:
+        if rule.ports is not None and port not in each(rule.ports):
+            continue
+        for network in rule.destination or (None,):
+            if network is None or address in network:
+                rank = (rule.ports is not None, -1 if network is None else network.prefixlen)
+                best = max(best or (rank, rule.rate), (rank, rule.rate))
+    return best and best[1]
+
+
+places = st.builds(
+    somewhere,
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(NETWORKS), unique=True, max_size=3).map(tuple),
+            st.integers(0, len(GROUPS) - 1),
+            st.dictionaries(st.sampled_from(NETWORKS), st.sampled_from([1, 2]), max_size=3),
+        ),
+        max_size=4,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(places, min_size=2, max_size=4))
+def test_after_any_changes_the_rule_with_the_port_and_the_longest_destination_decides(sequence: list[RatelimitConfig]) -> None:
+    memory = Memory()
+    olds: list[RatelimitConfig | None] = [None, *sequence]
+    for old, new in zip(olds, sequence, strict=False):
+        for one in list(Ratelimit().configure(old, new, memory.maps)):
+            memory.write(one)
+        for address in ADDRESSES:
+            for port in range(1, 6):
+                limit = memory.limit_for(address, port)
+                assert owner(new, address, port) == (limit and limit[0])
+        wanted = {}
+        numbers = {window["id"]: place for place, window in memory.maps["rl_windows"].items() if window["id"]}
+        for rule in new.rule:
+            wanted |= {list_key(numbers[window_id(new, rule)], network): verdict for network, verdict in rule.listing.prefixes.items()}
+        assert wanted == memory.maps["rl_lists"].content
 
 
 def test_as_many_rules_as_there_may_be_can_be_exchanged_in_part_and_whole() -> None:

@@ -1,43 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The limits of a config as they stand in the maps, and the writes that lead from one config to another.
+The writes that lead from one config to another.
 
-Ports lead to limits in `rl_rules`, and these to windows in `rl_windows`. A limit that a port leads to is never changed: a new one gets a place
-of its own, complete before the first port leads there, and an old one is emptied when no port does. So a packet sees the old limit or the new
-one. A window stays where it is as long as its rule is there.
+Destinations and ports lead to rules in `rl_rules`, and these to windows in `rl_windows`. A rule that something leads to is never changed: a new one
+gets a place of its own, complete before the first port leads there, and an old one is emptied when nothing does. So a packet sees the old
+rule or the new one; of its lists it sees each prefix as it was or as it is. A window stays where it is as long as its rule is there.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-import attrs
 from xdpchain import Delete, Maps, Put, Write
 
-from xdpchain_ratelimit import ports
-from xdpchain_ratelimit.config import MAX_RULES, RatelimitConfig, Rule
-
-PLACES = 2 * MAX_RULES + 1
-"""Room for the limits of two configs, the old and the new; place 0 means none."""
+from xdpchain_ratelimit.config import RatelimitConfig
+from xdpchain_ratelimit.shape import gates, packed, targets, window_id
+from xdpchain_ratelimit.tables import PLACES, RULE, list_key
 
 T = TypeVar("T", bound=Hashable)
-
-
-@attrs.frozen
-class Limit:
-    """One limit. `window` is its place in `rl_windows`."""
-
-    window: int
-    rate: int
-    window_ns: int
-
-
-def window_id(config: RatelimitConfig, rule: Rule) -> int:
-    """What a rule's window is found again by: a hash of its ports and window, whatever becomes of its rate and of its place in the file."""
-    text = f"{ports.show(ports.each(rule.ports))} {config.window_of(rule)}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+Key = tuple[str, bytes | int]
 
 
 def windows(maps: Maps) -> dict[int, int]:
@@ -52,24 +34,45 @@ def writes(old: RatelimitConfig | None, new: RatelimitConfig, maps: Maps) -> Ite
     for id_, place in wanted_windows.items():
         if id_ not in had_windows:
             yield Put("rl_windows", place, {"id": id_, "word": 0})
-    had = {Limit(**limit): place for place, limit in maps["rl_rules"].items() if limit["window_ns"]} if old else {}
-    limits = _limits(new, wanted_windows)
-    wanted = _place(list(limits), had)
-    for limit, place in wanted.items():
-        if limit not in had:
-            yield Put("rl_rules", place, attrs.asdict(limit))
-    before = _routes(_limits(old, had_windows), had) if old else {}
-    after = _routes(limits, wanted)
-    for port, place in after.items():
-        if before.get(port) != place:
-            yield Put("rl_ports", port, place)
-    for port in before.keys() - after.keys():
-        yield Delete("rl_ports", port)
+    listed_before, listed = _listed(old, had_windows) if old else {}, _listed(new, wanted_windows)
+    for key, verdict in listed.items():
+        if listed_before.get(key) != verdict:
+            yield Put("rl_lists", key, verdict)
+    had = {RULE.pack(rule): place for place, rule in maps["rl_rules"].items() if rule["shared"]["span"]} if old else {}
+    rules = _rules(new, wanted_windows)
+    wanted = _place(rules, had)
+    for rule, place in wanted.items():
+        if rule not in had:
+            yield Put("rl_rules", place, rule)
+    before = _routes(old, had, had_windows) if old else {}
+    after = _routes(new, wanted, wanted_windows)
+    yield from _open(old, new)
+    for (name, at), place in after.items():
+        if before.get((name, at)) != place:
+            yield Put(name, at, place)
+    for name, at in before.keys() - after.keys():
+        yield Delete(name, at)
+    yield from _shut(old, new)
+    for key in listed_before.keys() - listed.keys():
+        yield Delete("rl_lists", key)
     for place in set(had.values()).difference(wanted.values()):
         yield Delete("rl_rules", place)
     for place in set(had_windows.values()).difference(wanted_windows.values()):
         yield Delete("rl_windows", place)
         yield Delete("rl_stats", place)
+
+
+def _open(old: RatelimitConfig | None, new: RatelimitConfig) -> Iterator[Write]:
+    """While targets change, packets are looked up for the old rules and the new."""
+    before = gates(old) if old else 0
+    if gates(new) | before != before:
+        yield Put("rl_gates", 0, gates(new) | before)
+
+
+def _shut(old: RatelimitConfig | None, new: RatelimitConfig) -> Iterator[Write]:
+    before = gates(old) if old else 0
+    if gates(new) | before != gates(new):
+        yield Put("rl_gates", 0, gates(new))
 
 
 def _place(wanted: Iterable[T], had: Mapping[T, int]) -> dict[T, int]:
@@ -80,9 +83,18 @@ def _place(wanted: Iterable[T], had: Mapping[T, int]) -> dict[T, int]:
     return {one: had[one] if one in had else next(free) for one in wanted}
 
 
-def _limits(config: RatelimitConfig, places: Mapping[int, int]) -> dict[Limit, Rule]:
-    return {Limit(places[window_id(config, rule)], rule.rate, config.window_of(rule)): rule for rule in config.rule}
+def _rules(config: RatelimitConfig, places: Mapping[int, int]) -> list[bytes]:
+    return [packed(config, rule, places[window_id(config, rule)]) for rule in config.rule]
 
 
-def _routes(limits: Mapping[Limit, Rule], places: Mapping[Limit, int]) -> dict[int, int]:
-    return {port: places[limit] for limit, rule in limits.items() for port in ports.each(rule.ports)}
+def _routes(config: RatelimitConfig, places: Mapping[bytes, int], window_places: Mapping[int, int]) -> dict[Key, int]:
+    rules = zip(config.rule, _rules(config, window_places), strict=True)
+    return {target: places[struct] for rule, struct in rules for target in targets(rule)}
+
+
+def _listed(config: RatelimitConfig, places: Mapping[int, int]) -> dict[bytes, int]:
+    return {
+        list_key(places[window_id(config, rule)], prefix): verdict
+        for rule in config.rule
+        for prefix, verdict in rule.listing.prefixes.items()
+    }

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two-bucket sliding window, as the BPF program computes it: one 64-bit word of state, integer arithmetic, no rounding in anybody's favour."""
+"""
+The two limits, as the BPF program computes them: one 64-bit word of state each, integer arithmetic, no rounding in anybody's favour.
+
+`Window` is the sliding window of two buckets, `Arrival` the theoretical arrival time of GCRA, for rules with a burst and for bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,18 @@ MAX_RATE = (1 << COUNT_BITS) - 1
 MAX_BUDGET = 1 << 62
 """The greatest rate * window_ns: the sum that is compared with it stays below 2^64."""
 
+FINE_BITS = 14
+"""GCRA counts time in 2^-14 ns."""
+MAX_FINE_RATE = 10**11
+"""The greatest rate of GCRA: what a unit costs of one second is rounded up by less than one percent."""
+MAX_ROOM = 1 << 61
+"""The greatest burst * cost, in 2^-14 ns: 39 hours."""
+SKEW = 10**9 << FINE_BITS
+"""How much further ahead than the burst reaches a word may be, before it is taken for an old one."""
+
 _NUMBERS = 1 << NUMBER_BITS
 _COUNTS = 1 << COUNT_BITS
+_WORDS = 1 << 64
 
 
 @attrs.frozen
@@ -48,6 +62,11 @@ class Window:
             return None
         return attrs.evolve(at, current=at.current + 1)
 
+    def refuse(self, rate: int, window_ns: int, now_ns: int) -> Window:
+        """The state after one that was refused, where all that comes counts."""
+        at, _ = self._at(window_ns, now_ns)
+        return self if at.current >= rate else attrs.evolve(at, current=at.current + 1)
+
     def used(self, window_ns: int, now_ns: int) -> float:
         """How much of the rate is used now."""
         at, left_ns = self._at(window_ns, now_ns)
@@ -67,3 +86,35 @@ class Window:
                 return self, window_ns
             case _:
                 return Window(number, 0, 0), window_ns - elapsed_ns
+
+
+@attrs.frozen
+class Arrival:
+    """The theoretical arrival time of one limit: when all that was admitted is paid off. `word` is in 2^-14 ns since the clock's zero, modulo 2^64."""
+
+    word: int = 0
+
+    def admit(self, cost: int, burst: int, amount: int, now_ns: int) -> Arrival | None:
+        """The state after `amount` more, or None if the burst has no room for it; `cost` is what one unit costs in 2^-14 ns."""
+        ahead, room = self._ahead(cost * burst, now_ns), cost * burst
+        if ahead + amount * cost > room:
+            return None
+        return Arrival(((now_ns << FINE_BITS) + ahead + amount * cost) % _WORDS)
+
+    def refuse(self, cost: int, burst: int, now_ns: int) -> Arrival:
+        """The state after some that was refused, where all that comes counts: the burst is used up."""
+        room = cost * burst
+        return self if self._ahead(room, now_ns) >= room else Arrival(((now_ns << FINE_BITS) + room) % _WORDS)
+
+    def used(self, cost: int, burst: int, now_ns: int) -> float:
+        """How much of the burst is used now."""
+        return self._ahead(cost * burst, now_ns) / cost
+
+    def _ahead(self, room: int, now_ns: int) -> int:
+        ahead = (self.word - (now_ns << FINE_BITS)) % _WORDS
+        return ahead if ahead <= room + SKEW else 0
+
+
+def cost_of(rate: int, window_ns: int) -> int:
+    """What one unit costs of the time, in 2^-14 ns, rounded up: never more than the rate."""
+    return -((-window_ns << FINE_BITS) // rate)
