@@ -8,7 +8,7 @@ import time
 
 import pytest
 from xdpchain_maxconn.limits import places
-from xdpchain_maxconn.tables import no_count
+from xdpchain_maxconn.tables import EPOCH_SHIFT, EPOCHS, no_count
 
 from plugins.maxconn.tests.conftest import Serve
 from plugins.maxconn.tests.helpers import PORT, Bed, Server, until
@@ -121,13 +121,13 @@ def test_reservations_go_by_themselves_where_nobody_sweeps(serve: Serve) -> None
     bed = serve(LIMIT)
     maps = bed.node.maps("maxconn")
     ((id_, place),) = places(maps).items()
-    epoch = time.monotonic_ns() >> 34
-    words = [0] * 8
-    for age in (7, 8, 9):
-        words[(epoch - age) % 8] = (epoch - age) << 32 | 1000
+    epoch = time.monotonic_ns() >> EPOCH_SHIFT
+    words = [0] * EPOCHS
+    for age in (EPOCHS - 1, EPOCHS, EPOCHS + 1):
+        words[(epoch - age) % EPOCHS] = max(epoch - age, 0) << 32 | 1000
     maps["mc_limits"].put(place, {"id": id_, "count": {"established": 0, "reserved": words}})
     assert bed.row()["half-open"] == 1000
-    words[(epoch - 7) % 8] = (epoch - 15) << 32 | 1000
+    words[(epoch + 1) % EPOCHS] = 0
     maps["mc_limits"].put(place, {"id": id_, "count": {"established": 0, "reserved": words}})
 
     assert bed.row()["half-open"] == 0

@@ -14,7 +14,7 @@ from xdpchain_maxconn.config import MAX_LIMITS, MaxconnConfig
 
 PLACES = 2 * MAX_LIMITS + 1
 """Room for the limits of two configs, the old and the new; place 0 means none."""
-EPOCHS, EPOCH_SHIFT = 8, 34
+EPOCHS, EPOCH_SHIFT = 4, 35
 NO_SOURCE = 255
 TODO = 4096
 """How much of a sweep's work is written down at a time."""

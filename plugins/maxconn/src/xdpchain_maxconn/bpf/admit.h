@@ -150,14 +150,17 @@ static __always_inline void mc_tell_admitted(const struct mc_concern *concern, u
 		stats->excused++;
 }
 
-static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, struct mc_flow *flow, u64 now)
+static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, struct mc_flow *flow)
 {
 	struct mc_reservation *held, reservation;
-	u32 epoch = mc_epoch(now), over_here, over_node, late;
+	u32 epoch, over_here, over_node, late;
 	struct mc_concern here, node;
 
 	if (!mc_claim(settings, flow, &reservation.claim))
 		return MC_UNCONCERNED;
+	/* a tick behind at most, and a quarter of the price; whoever compares it with the sockets waits for a second or more */
+	reservation.since_ns = bpf_ktime_get_coarse_ns();
+	epoch = mc_epoch(reservation.since_ns);
 	held = mc_half.lookup(flow);
 	if (held) {
 		if (epoch - mc_epoch(held->since_ns) < MC_EPOCHS)
@@ -187,7 +190,6 @@ static __always_inline enum mc_answer mc_admit(const struct mc_settings *setting
 		mc_give_back_both(&node, epoch);
 		return mc_refuse(&node, late);
 	}
-	reservation.since_ns = now;
 	if (mc_half.insert(flow, &reservation)) {
 		/* another CPU has just let the same SYN in */
 		mc_give_back_both(&here, epoch);

@@ -55,7 +55,7 @@ static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet
 	settings = mc_get_settings();
 	if (!settings || !mc_flow_of(packet, &flow))
 		return next(NO_REASON);
-	answer = mc_admit(settings, &flow, bpf_ktime_get_ns());
+	answer = mc_admit(settings, &flow);
 	switch (answer) {
 	case MC_UNCONCERNED:
 		return next(NO_REASON);

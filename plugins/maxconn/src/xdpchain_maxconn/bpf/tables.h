@@ -13,8 +13,8 @@
 #define MC_NODE 1
 #define MC_RULES 2
 
-#define MC_EPOCH_SHIFT 34	/* nanoseconds to epochs of 17 seconds */
-#define MC_EPOCHS 8		/* a reservation that nobody gives back is forgotten after seven to eight of them */
+#define MC_EPOCH_SHIFT 35	/* nanoseconds to epochs of 34 seconds */
+#define MC_EPOCHS 4		/* a reservation that nobody gives back is forgotten after three to four of them */
 #define MC_NO_SOURCE 255	/* bits of a source prefix: this rule does not look at sources */
 
 struct mc_flow {
@@ -58,20 +58,20 @@ struct mc_rule {
 _Static_assert(sizeof(struct mc_rule) == 32, "as in the schema");
 
 /*
- * How many connections there are. Reservations are counted by the epoch in which they were made, `epoch << 32 | count` in the slot epoch % 8, so
+ * How many connections there are. Reservations are counted by the epoch in which they were made, `epoch << 32 | count` in the slot epoch % 4, so
  * that those of which nothing is heard again go by themselves.
  */
 struct mc_count {
 	u64 established;
 	u64 reserved[MC_EPOCHS];
 };
-_Static_assert(sizeof(struct mc_count) == 72, "as in the schema");
+_Static_assert(sizeof(struct mc_count) == 40, "as in the schema");
 
 struct mc_limit {
 	u64 id;			/* of the rule whose count this is */
 	struct mc_count count;
 };
-_Static_assert(sizeof(struct mc_limit) == 80, "as in the schema");
+_Static_assert(sizeof(struct mc_limit) == 48, "as in the schema");
 
 struct mc_mask {
 	__be32 word[4];
