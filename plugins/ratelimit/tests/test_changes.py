@@ -89,16 +89,16 @@ class Memory:
             return len(self.content)
 
     def __init__(self) -> None:
-        self.maps: Mapping[str, Memory.Reader] = {one.name: self.Reader(one) for one in Ratelimit().maps(config({}))}
+        self.maps: Mapping[str, Any] = {one.name: self.Reader(one) for one in Ratelimit().maps(config({}))}
 
     def write(self, one: Write) -> None:
+        assert isinstance(one, Put | Delete)
         reader = self.maps[one.map]
         kind, is_array = reader.schema.value, reader.schema.kind.is_array
         assert not is_array or 0 <= one.key < reader.schema.capacity
         if isinstance(one, Put):
             reader.content[one.key] = kind.unpack(kind.pack(one.value))
         else:
-            assert isinstance(one, Delete)
             if is_array:
                 reader.content[one.key] = kind.unpack(bytes(kind.size))
             else:
@@ -159,7 +159,7 @@ configs = st.builds(
 
 
 def expected(one: RatelimitConfig) -> dict[int, tuple[int, int]]:
-    return {port: (rule.rate, one.window_of(rule)) for rule in one.rule for port in each(rule.ports)}
+    return {port: (rule.rate, one.window_of(rule)) for rule in one.rule for port in each(rule.ports or ())}
 
 
 @settings(max_examples=300)
@@ -270,7 +270,7 @@ def test_after_any_changes_the_rule_with_the_port_and_the_longest_destination_de
             for port in range(1, 6):
                 limit = memory.limit_for(address, port)
                 assert owner(new, address, port) == (limit and limit[0])
-        wanted = {}
+        wanted: dict[bytes, int] = {}
         numbers = {window["id"]: place for place, window in memory.maps["rl_windows"].items() if window["id"]}
         for rule in new.rule:
             wanted |= {list_key(numbers[window_id(new, rule)], network): verdict for network, verdict in rule.listing.prefixes.items()}

@@ -32,6 +32,7 @@ COUNTED = {
     "SYN that offers ECN": IP4 / TCP(dport=80, flags="SEC"),
     "SYN with data": IP4 / SYN / Raw(b"x" * 400),
     "SYN with TCP options": IP4 / TCP(dport=80, flags="S", options=[("MSS", 1460), ("SAckOK", b""), ("WScale", 7)]),
+    "SYN that asks for TCP fast open": IP4 / TCP(dport=80, flags="S", options=[("TFO", (0x01020304, 0x05060708))]) / Raw(b"GET /"),
     "SYN with URG and PSH": IP4 / TCP(dport=80, flags="SUP"),
     "one VLAN tag": Dot1Q(vlan=5) / IP4 / SYN,
     "one VLAN tag, IPv6": Dot1Q(vlan=5) / IP6 / SYN,

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of sources: exact on several CPUs at once, what happens when it is full, and what is shown of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import Counter
+
+from scapy.layers.inet import IP, TCP
+from xdpchain.bpf.libbpf import test_run as run
+from xdpchain.testing import LoadedChain, Verdict
+from xdpchain_ratelimit import Ratelimit
+
+from plugins.ratelimit.tests.conftest import Limiter
+
+SYN = bytes(IP(src="198.51.100.1", dst="192.0.2.2") / TCP(dport=80, flags="S"))
+ETHER = bytes.fromhex("020000000002 020000000001 0800")
+
+
+def syn(number: int) -> bytes:
+    """A SYN of the source with that number."""
+    return ETHER + SYN[:12] + struct.pack(">I", 0x0A000000 + number) + SYN[16:]
+
+
+def on_all_cpus(chain: LoadedChain, frames: list[bytes], repeat: int) -> int:
+    """Send each frame `repeat` times, on all CPUs at once; how many CPUs that were."""
+    program, cpus, children = chain._chain.program(), sorted(os.sched_getaffinity(0)), []
+    gate, opener = os.pipe()
+    for cpu in cpus:
+        child = os.fork()
+        if child == 0:
+            os.close(opener)
+            os.sched_setaffinity(0, {cpu})
+            os.read(gate, 1)
+            for frame in frames:
+                run(program, frame, repeat=repeat)
+            os._exit(0)
+        children.append(child)
+    os.close(gate)
+    os.close(opener)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    return len(cpus)
+
+
+def test_several_cpus_at_once_admit_exactly_the_rate_of_each_source(limiter: Limiter, long_window: str) -> None:
+    sources, rate = 2000, 7
+    chain = limiter({"ports": [80], "rate": 4_000_000 // 24, "per_source": {"rate": rate}}, window=long_window)
+
+    assert on_all_cpus(chain, [syn(n) for n in range(sources)], repeat=2 * rate) > 1, "one CPU proves nothing"
+
+    counts = chain.counts("ratelimit")
+    assert counts[Verdict.NEXT, "admitted"] == sources * rate
+    known = Counter(sender["address"] for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"])
+    assert len(known) == sources
+    assert set(known.values()) == {1}, "a source has one place"
+
+
+def test_a_full_table_forgets_sources_says_so_and_the_shared_limit_holds(limiter: Limiter, long_window: str) -> None:
+    rate = 5000
+    chain = limiter({"ports": [80], "rate": rate, "per_source": {"rate": 1}}, window=long_window, sources=1024)
+    chain.upkeep("ratelimit")
+    assert chain.warnings("ratelimit") == []
+
+    program = chain._chain.program()
+    for number in range(8000):
+        run(program, syn(number))
+    chain.upkeep("ratelimit")
+
+    assert chain.counts("ratelimit")[Verdict.NEXT, "admitted"] == rate
+    (warning,) = chain.warnings("ratelimit")
+    assert warning.startswith("the table of sources is full: ")
+    evicted = {row[3]: row[4] for row in chain.status("ratelimit")[1].rows}["evicted"]
+    places = sum(1 for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"])
+    assert evicted == 8000 - places
+
+
+def test_a_table_of_the_size_that_was_asked_for_holds_nearly_all(limiter: Limiter, long_window: str) -> None:
+    chain = limiter({"ports": [80], "rate": 100_000, "per_source": {"rate": 1}}, window=long_window, sources=4096)
+    program = chain._chain.program()
+    for number in range(4096):
+        run(program, syn(number))
+
+    assert sum(1 for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"]) > 0.97 * 4096
+
+
+def test_the_sources_that_use_most_are_shown_first(limiter: Limiter, long_window: str) -> None:
+    chain = limiter({"ports": [80], "rate": 100, "per_source": {"rate": 4}, "ban": "1m"}, window=long_window)
+    for number, count in {1: 1, 2: 3, 3: 6}.items():
+        for _ in range(count):
+            chain.send(syn(number))
+
+    top = chain.status("ratelimit")[-1]
+
+    assert top.title == "top sources of 3"
+    assert [(row[0], row[4], row[5], row[7]) for row in top.rows] == [
+        ("10.0.0.3", 4.0, 4, 2),
+        ("10.0.0.2", 3.0, 4, 0),
+        ("10.0.0.1", 1.0, 4, 0),
+    ]
+    assert [row[6] is not None for row in top.rows] == [True, False, False]
+    assert socket.inet_aton("10.0.0.3") in {sender["address"].packed[12:] for _, sender in chain.maps["ratelimit"]["rl_senders"].items()}
+
+
+def test_sources_keep_their_state_when_rates_and_other_rules_change(limiter: Limiter, long_window: str) -> None:
+    rule = {"ports": [80], "rate": 100, "per_source": {"rate": 2}}
+    chain = limiter(rule, window=long_window)
+    assert [chain.send(syn(1)).verdict for _ in range(3)] == [Verdict.PASS, Verdict.PASS, Verdict.DROP]
+
+    chain.configure("ratelimit", {"window": long_window, "rule": [{"ports": [25], "rate": 1}, {**rule, "per_source": {"rate": 3}}]})
+
+    assert [chain.send(syn(1)).verdict for _ in range(2)] == [Verdict.PASS, Verdict.DROP]
+    assert Ratelimit().name == "ratelimit"
