@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
+from xdpchain.bpf.libbpf import test_run as run
 from xdpchain.testing import LoadedChain, Verdict
 
 from plugins.maxconn.tests.conftest import Limiter
@@ -194,9 +196,7 @@ def test_reset_answers_as_a_closed_port_would(limiter: Limiter, packet: Packet) 
     assert len(bytes(answer[layer])) - len(tcp.payload) == (40 if layer is IP else 60)
 
 
-@pytest.mark.parametrize(
-    "packet", [IP(options=b"\x01" * 8) / syn(), IP(flags="MF") / syn(), IP6 / IPv6ExtHdrDestOpt() / syn()], ids=repr
-)
+@pytest.mark.parametrize("packet", [IP(options=b"\x01" * 8) / syn(), IP(flags="MF") / syn(), IP6 / IPv6ExtHdrDestOpt() / syn()], ids=repr)
 def test_what_is_not_plain_is_dropped_in_place_of_an_answer(limiter: Limiter, packet: Packet) -> None:
     chain = limiter({"ports": [80], "max": 1, "action": "reset"})
     fill(chain, IP(src="198.51.100.1"), 1)
@@ -211,15 +211,11 @@ def test_a_tcp_header_that_cannot_be_read_is_dropped(limiter: Limiter) -> None:
 
 def test_all_cpus_at_once_admit_exactly_the_limit(limiter: Limiter) -> None:
     """Each CPU sends SYNs of its own: the reservations of both together are the limit."""
-    import os  # noqa: PLC0415
-
-    from xdpchain.bpf.libbpf import test_run as run  # noqa: PLC0415
-
     most = 500
     chain = limiter({"ports": [80], "max": most})
     program = chain._chain.program()
     frames = [bytes(ETHER / IP(src=f"192.0.2.{host}", dst="192.0.2.2") / syn(port)) for host in (1, 2) for port in range(most)]
-    children = []
+    children: list[int] = []
     gate, opener = os.pipe()
     for cpu in sorted(os.sched_getaffinity(0))[:2]:
         child = os.fork()
