@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
-from xdpchain.bpf.libbpf import test_run as run
 from xdpchain.testing import LoadedChain, Verdict
 
 from plugins.maxconn.tests.conftest import Limiter
@@ -207,32 +205,3 @@ def test_what_is_not_plain_is_dropped_in_place_of_an_answer(limiter: Limiter, pa
 def test_a_tcp_header_that_cannot_be_read_is_dropped(limiter: Limiter) -> None:
     chain = limiter({"ports": [80], "max": 1})
     assert chain.send(IP(flags="MF", proto=6) / Raw(bytes(8))).reason == "unreadable"
-
-
-def test_all_cpus_at_once_admit_exactly_the_limit(limiter: Limiter) -> None:
-    """Each CPU sends SYNs of its own: the reservations of both together are the limit."""
-    most = 500
-    chain = limiter({"ports": [80], "max": most})
-    program = chain._chain.program()
-    frames = [bytes(ETHER / IP(src=f"192.0.2.{host}", dst="192.0.2.2") / syn(port)) for host in (1, 2) for port in range(most)]
-    children: list[int] = []
-    gate, opener = os.pipe()
-    for cpu in sorted(os.sched_getaffinity(0))[:2]:
-        child = os.fork()
-        if child == 0:
-            os.close(opener)
-            os.sched_setaffinity(0, {cpu})
-            os.read(gate, 1)
-            for frame in frames[:most] if not children else frames[most:]:
-                run(program, frame)
-            os._exit(0)
-        children.append(child)
-    os.close(gate)
-    os.close(opener)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    row = chain.status("maxconn")[0].rows[0]
-
-    # who looks while the other one has taken the last place and will give it back is turned away, too
-    assert most - 1 <= row[2] <= most
-    assert row[5] == row[2]
-    assert row[6] == 2 * most - row[5]
