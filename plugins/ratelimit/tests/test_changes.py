@@ -98,11 +98,10 @@ class Memory:
         assert not is_array or 0 <= one.key < reader.schema.capacity
         if isinstance(one, Put):
             reader.content[one.key] = kind.unpack(kind.pack(one.value))
+        elif is_array:
+            reader.content[one.key] = kind.unpack(bytes(kind.size))
         else:
-            if is_array:
-                reader.content[one.key] = kind.unpack(bytes(kind.size))
-            else:
-                reader.content.pop(one.key, None)
+            reader.content.pop(one.key, None)
 
     def limit_of(self, port: int) -> tuple[int, int, int] | None:
         """What the program finds for a port: rate, window, and the id of the window that it counts in."""

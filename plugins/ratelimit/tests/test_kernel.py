@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from xdpchain.bpf.libbpf import test_run as run
 from xdpchain.testing import LoadedChain, Verdict
-from xdpchain_ratelimit.window import COUNT_BITS, NUMBER_BITS, Window
+from xdpchain_ratelimit.window import COUNT_BITS, FINE_BITS, NUMBER_BITS, SKEW, Arrival, Window, cost_of
 
 from plugins.ratelimit.tests.conftest import Limiter
 
@@ -61,14 +61,44 @@ def test_the_program_answers_as_the_model_from_any_state(
         assert after["word"] == before.word, "a refused connection must not write"
 
 
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_program_answers_as_the_model_of_a_burst_from_any_state(limiter: Limiter, data: st.DataObject) -> None:
+    rate, burst, window_ns = 100, 5, 86_400 * 10**9
+    chain = loaded(limiter, "24h", rate, burst=burst)
+    cost = cost_of(rate, window_ns)
+    place, entry = next((place, entry) for place, entry in chain.maps["ratelimit"]["rl_windows"].items() if entry["id"])
+    room = burst * cost
+    near = st.sampled_from([0, cost, room - cost, room, room + SKEW, -cost, 2 * room])
+    ahead = data.draw(st.one_of(near.flatmap(lambda at: st.integers(at - SKEW // 100, at + SKEW // 100)), st.integers(-(2**63), 2**63 - 1)))
+    before = Arrival(((time.monotonic_ns() << FINE_BITS) + ahead) % 2**64)
+    chain.maps["ratelimit"]["rl_windows"].put(place, {**entry, "word": before.word})
+
+    begin_ns = time.monotonic_ns()
+    verdict = chain.send(SYN).verdict
+    end_ns = time.monotonic_ns()
+
+    after = chain.maps["ratelimit"]["rl_windows"].get(place)
+    assert after is not None
+    first, last = (before.admit(cost, burst, 1, now_ns) for now_ns in (begin_ns, end_ns))
+    if verdict is Verdict.DROP:
+        assert first is None or last is None
+        assert after["word"] == before.word, "a refused connection must not write"
+        return
+    words = [state.word for state in (first, last) if state]
+    assert words, "neither its first nor its last moment admits it"
+    assert any((after["word"] - word) % 2**64 <= (end_ns - begin_ns) << FINE_BITS for word in [*words, (begin_ns << FINE_BITS) + cost])
+
+
 _loaded: dict[str, LoadedChain] = {}
 
 
-def loaded(limiter: Limiter, window: str, rate: int) -> LoadedChain:
+def loaded(limiter: Limiter, window: str, rate: int, **keys: int) -> LoadedChain:
     """One chain for all examples of a test."""
-    if window not in _loaded:
-        _loaded[window] = limiter({"ports": [80], "rate": rate}, window=window)
-    return _loaded[window]
+    name = f"{window} {keys}"
+    if name not in _loaded:
+        _loaded[name] = limiter({"ports": [80], "rate": rate, **keys}, window=window)
+    return _loaded[name]
 
 
 def test_several_cpus_at_once_admit_exactly_the_rate(limiter: Limiter, long_window: str) -> None:

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* find.h: from a packet to its rule, by what is read of it. A rule that names the port goes before one for all ports; of several such, the one with the longest destination. */
+/*
+ * find.h: from a packet to its rule, by what is read of it. A rule that names the port goes before one for all ports; of several such, the one with
+ * the longest destination.
+ */
 #ifndef RL_FIND_H
 #define RL_FIND_H
 

@@ -57,7 +57,8 @@ static __always_inline void rl_place_moment(struct rl_moment *moment, u64 span, 
 	moment->elapsed = now - moment->number * span;
 }
 
-static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_limit *limit, bool all, const struct rl_moment *moment, struct rl_change *change)
+static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_limit *limit, bool all,
+		const struct rl_moment *moment, struct rl_change *change)
 {
 	u64 window_ns = limit->span, budget = limit->most * window_ns;
 	u64 number = moment->number, elapsed = moment->elapsed;
@@ -93,7 +94,8 @@ static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_l
 	return RL_CONTENDED;
 }
 
-static __always_inline enum rl_answer rl_ask_gcra(u64 *word, const struct rl_limit *limit, bool all, u64 amount, u64 now, struct rl_change *change)
+static __always_inline enum rl_answer rl_ask_gcra(u64 *word, const struct rl_limit *limit, bool all, u64 amount, u64 now,
+		struct rl_change *change)
 {
 	u64 cost = limit->span * amount, room = limit->span * limit->most;
 	bool too_large = amount > limit->most;	/* and its cost may not fit into 64 bits */
@@ -125,7 +127,8 @@ struct rl_request {
 	struct rl_moment moment;
 };
 
-static __always_inline enum rl_answer rl_ask(u64 *word, const struct rl_limit *limit, bool gcra, bool all, struct rl_request *request, struct rl_change *change)
+static __always_inline enum rl_answer rl_ask(u64 *word, const struct rl_limit *limit, bool gcra, bool all,
+		struct rl_request *request, struct rl_change *change)
 {
 	if (gcra)
 		return rl_ask_gcra(word, limit, all, request->amount, request->now, change);

@@ -14,7 +14,8 @@
 #include "answer.h"
 
 /* What becomes of a packet that is refused. */
-static __always_inline verdict rl_refuse(struct xdp_md *ctx, const struct rl_frame *frame, const struct rl_rule *rule, struct rl_stats *stats, u32 reason)
+static __always_inline verdict rl_refuse(struct xdp_md *ctx, const struct rl_frame *frame, const struct rl_rule *rule,
+		struct rl_stats *stats, u32 reason)
 {
 	u32 action = rule->action;
 
@@ -42,7 +43,8 @@ static __always_inline verdict rl_refuse(struct xdp_md *ctx, const struct rl_fra
 }
 
 /* Why a source may not send this packet, 0 if it may. */
-static __always_inline u32 rl_judge_source(const struct rl_rule *rule, const struct rl_seat *seat, struct rl_stats *stats, struct rl_request *request, struct rl_change *change)
+static __always_inline u32 rl_judge_source(const struct rl_rule *rule, const struct rl_seat *seat, struct rl_stats *stats,
+		struct rl_request *request, struct rl_change *change)
 {
 	u32 flags = rule->flags;
 	enum rl_answer answer;
@@ -65,7 +67,8 @@ static __always_inline u32 rl_judge_source(const struct rl_rule *rule, const str
 }
 
 /* Why the limits refuse a packet, 0 if they do not. The source is asked first: who is over his own limit takes nothing of what all share. */
-static __always_inline u32 rl_judge(struct xdp_md *ctx, const struct rl_frame *frame, const struct rl_rule *rule, u64 *word, struct rl_stats *stats)
+static __always_inline u32 rl_judge(struct xdp_md *ctx, const struct rl_frame *frame, const struct rl_rule *rule, u64 *word,
+		struct rl_stats *stats)
 {
 	struct rl_request request = { .amount = rule->flags & RL_BYTES ? bpf_xdp_get_buff_len(ctx) : 1, .now = bpf_ktime_get_ns() };
 	struct rl_change of_source = {}, of_all = {};

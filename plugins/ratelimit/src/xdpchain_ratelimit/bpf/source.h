@@ -114,7 +114,8 @@ static __always_inline struct rl_sender *rl_sender_of(const struct rl_seat *seat
 }
 
 /* Gives a source a place. False: other CPUs kept the set locked for too long. */
-static __always_inline bool rl_settle(const struct rl_rule *rule, const u64 *address, u64 tag, u32 tick, struct rl_seat *seat, struct rl_stats *stats)
+static __always_inline bool rl_settle(const struct rl_rule *rule, const u64 *address, u64 tag, u32 tick,
+		struct rl_seat *seat, struct rl_stats *stats)
 {
 	struct rl_set *set = seat->set;
 	struct rl_sender *sender;
@@ -142,7 +143,8 @@ static __always_inline bool rl_settle(const struct rl_rule *rule, const u64 *add
 }
 
 /* Finds the place of a packet's source under a rule, or makes one. False where it could not. */
-static __always_inline bool rl_find_source(const struct rl_rule *rule, const struct rl_frame *frame, u64 now, struct rl_seat *seat, struct rl_stats *stats)
+static __always_inline bool rl_find_source(const struct rl_rule *rule, const struct rl_frame *frame, u64 now,
+		struct rl_seat *seat, struct rl_stats *stats)
 {
 	u64 address[2], hash, tag;
 	u32 tick = (u8)(now >> RL_TICK_BITS);
@@ -154,6 +156,7 @@ static __always_inline bool rl_find_source(const struct rl_rule *rule, const str
 	seat->set = rl_sources.lookup(&seat->at);
 	if (!seat->set)
 		return false;
+	*(volatile u8 *)&seat->set->seen[0];	/* has the second cache line fetched while the first one is waited for */
 	seat->way = rl_way(seat->set, tag);
 	if (!seat->way && !rl_settle(rule, address, tag, tick, seat, stats))
 		return false;
