@@ -51,7 +51,7 @@ def lead(change: Change, shapes: Iterable[Shape]) -> Iterator[Write]:
         # whoever had the number before has left counts behind
         yield from (Delete("elb_stats", member) for member in sorted(seating.new) if change.had.states[member])
     for step in steps:
-        yield from change.delete_ids(step.entry[1], _ids(step))
+        yield from change.delete_ids(step.entry[1], _lasting_ids(change, step))
     for step, seating in seatings:
         yield from _write_headers(change, step, seating)
     for _, seating in seatings:
@@ -66,10 +66,11 @@ def lead(change: Change, shapes: Iterable[Shape]) -> Iterator[Write]:
     for step in steps:
         yield from change.put_ids(_ids(step))
     for step in steps:
+        # a route that goes leads to members who have no headers on the other side: it goes before the VIP changes sides
         yield from change.put_sources(_sources(step))
+        yield from change.delete_sources(step.entry[1], _sources(step))
     yield from _open(change, steps)
-    for step, seating in seatings:
-        yield from change.delete_sources(seating.number, _sources(step))
+    for _, seating in seatings:
         yield from change.free_members(seating.number, seating.removed)
 
 
@@ -141,10 +142,12 @@ def _write_headers(change: Change, step: Step, seating: Seating) -> Iterator[Wri
     for seat, member in seating.seats:
         if had.headers is None and not step.other_side and member not in seating.new:
             continue
-        at = 2 * member + side
         header = record(encapsulation, seat.packed, had.backends[seat.packed], seating.number)
-        if had.header(at) != header:
-            yield Put("elb_members", at, header)
+        # the ring names a new member while the service still leads to the VIP on the other side
+        unused = step.other_side and (member in seating.new or had.states[member] & 3 == GONE)
+        for at in (2 * member + side, 2 * member + 1 - side) if unused else (2 * member + side,):
+            if had.header(at) != header:
+                yield Put("elb_members", at, header)
 
 
 def _change_ring(change: Change, step: Step, seating: Seating) -> Iterator[Write]:
@@ -206,6 +209,13 @@ def _ids(step: Step) -> dict[tuple[int, int], int]:
             if seat.server_id is not None and seat.state != GONE:
                 ids.setdefault((step.entry[1], seat.server_id), member)
     return ids
+
+
+def _lasting_ids(change: Change, step: Step) -> Iterator[tuple[int, int]]:
+    """Ids that are wanted, and do not lead to members that go."""
+    leaving = {member for seating in step.seatings for member in seating.removed.values()}
+    leaving |= {member for seating in step.seatings for seat, member in seating.seats if seat.state == GONE}
+    return (id_ for id_ in _ids(step) if change.had.ids.get(id_) not in leaving)
 
 
 def _sources(step: Step) -> dict[Source, int]:
