@@ -6,10 +6,9 @@ from __future__ import annotations
 import ipaddress
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import attrs
 from xdpchain import Write
 from xdpchain.testing import LoadedChain
 from xdpchain_elb import Elb, ElbConfig
@@ -19,7 +18,7 @@ from xdpchain_elb.shape import GONE
 from xdpchain_elb.tables import RING_SIZE
 
 MOVING, MEMBER = 1 << 31, 0xFFFFFF
-LIMITS = {"max_vips": 8, "max_backends": 16, "max_members": 64, "flow_table": 1024}
+LIMITS: dict[str, Any] = {"max_vips": 8, "max_backends": 16, "max_members": 64, "flow_table": 1024}
 NOTHING = ElbConfig(**LIMITS)
 
 
@@ -29,7 +28,7 @@ class Kept:
     def __init__(self, chain: LoadedChain) -> None:
         self.chain = chain
         self.function = Elb()
-        self.maps = chain.maps["elb"]
+        self.maps: Mapping[str, Any] = chain.maps["elb"]
 
     def writes(self, old: ElbConfig | None, new: ElbConfig) -> list[Write]:
         return list(self.function.configure(old, new, self.maps))
@@ -137,16 +136,6 @@ class Kept:
 
     def _address(self, member: int, side: int) -> str | None:
         return str(ipaddress.IPv6Address(_mapped(self.maps["elb_members"].get(2 * member + side)))) if member else None
-
-
-def one_by_one(writes: list[Write]) -> Iterator[list[Write]]:
-    """Single writes, as a daemon that is killed would stop between."""
-    yield from ([one] for one in writes)
-
-
-def with_limits(config: ElbConfig) -> ElbConfig:
-    """The config with the limits of the loaded tables."""
-    return attrs.evolve(config, **LIMITS)
 
 
 def _port_of(name: str, key: tuple[Any, ...]) -> int:
