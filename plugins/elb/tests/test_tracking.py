@@ -123,6 +123,16 @@ class Changes(RuleBasedStateMachine):
             setattr(server, what, much if what == "weight" else much > 1)
             self._apply()
 
+    @rule(vip=st.integers(0, 1))
+    def use_up_numbers(self, vip: int) -> None:
+        """Backends come and go at once: what is given a number next gets one that somebody had."""
+        there = self.servers[vip]
+        for _ in range(2):
+            self.servers[vip] = {**there, **{one: Server() for one in BACKENDS if one not in there}}
+            self._apply()
+            self.servers[vip] = there
+            self._apply()
+
     @rule()
     def restart(self) -> None:
         """A daemon that knows only what the tables hold."""

@@ -88,7 +88,7 @@ class Fuzz:
         """Send `frames` frames, and give the account after each batch; ends early when there are too many faults."""
         for batch in range(frames // BATCH):
             if batch % CHANGE_EVERY == CHANGE_EVERY - 1:
-                vips = without(VIPS, batch // CHANGE_EVERY) if batch // CHANGE_EVERY % 2 else VIPS
+                vips = without(VIPS, batch // CHANGE_EVERY) if batch // CHANGE_EVERY % 2 == 0 else VIPS
                 self._chain.configure("elb", table(self._mtu, vips))
             self._batch()
             yield self.account
