@@ -271,6 +271,19 @@ def test_all_backends_can_be_replaced_by_others_though_the_tables_are_full(kept:
     assert fresh_content(kept, full(4)) == got
 
 
+@pytest.mark.parametrize("last", ["elb_states", "elb_build", "elb_rings"])
+def test_a_start_with_the_old_config_after_a_kill_in_the_middle_of_a_new_ring_makes_the_old_one_again(kept: Kept, last: str) -> None:
+    old, new = config(vip("10.0.0.1", "10.0.0.2")), config(vip("10.0.0.2", "10.0.0.3"))
+    kept.lead(None, old)
+    writes = kept.writes(old, new)
+    ends = [number for number, one in enumerate(writes, 1) if last == (one.entry if isinstance(one, Run) else one.map)]
+    kept.carry_out(writes[: ends[-1]])
+    kept.lead(None, old)
+    got = kept.content()
+
+    assert fresh_content(kept, old) == got
+
+
 def test_a_config_without_room_is_refused_before_anything_is_written(kept: Kept) -> None:
     routes = tuple(SourceRoute(name=str(number), prefixes=(ip_network(f"10.{number}.0.0/16"),)) for number in range(17))
 
