@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
-from xdpchain import Delete, Map, PortRange, Put, Struct, Write
+from xdpchain import Delete, Map, MapReader, PortRange, Put, Struct, Write
 from xdpchain.testing import LoadedChain, RunNode, Verdict
 from xdpchain_ratelimit import Ratelimit, RatelimitConfig, Rule
 from xdpchain_ratelimit.config import MAX_RULES
@@ -74,6 +74,15 @@ class Memory:
         def get(self, key: Any) -> Any | None:
             return self.content.get(key)
 
+        def get_many(self, keys: Sequence[Any]) -> list[Any | None]:
+            return [self.content.get(key) for key in keys]
+
+        def blob(self) -> bytes:
+            raise AssertionError("ratelimit reads its maps by their keys")
+
+        def inner(self, key: Any) -> MapReader | None:
+            raise AssertionError("ratelimit has no map of maps")
+
         def items(self) -> Iterator[tuple[Any, Any]]:
             return iter(self.content.items())
 
@@ -84,13 +93,13 @@ class Memory:
         self.maps: Mapping[str, Memory.Reader] = {one.name: self.Reader(one) for one in Ratelimit().maps(config({}))}
 
     def write(self, one: Write) -> None:
+        assert isinstance(one, Put | Delete)
         reader = self.maps[one.map]
         assert 0 <= one.key < reader.schema.capacity
         if isinstance(one, Put):
             reader.schema.value.pack(one.value)
             reader.content[one.key] = one.value
         else:
-            assert isinstance(one, Delete)
             fields = reader.schema.value.fields if isinstance(reader.schema.value, Struct) else None
             reader.content[one.key] = dict.fromkeys(fields, 0) if fields else 0
 
