@@ -11,7 +11,7 @@ from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
 from xdpchain_elb import Elb
 
 from plugins.elb.tests.documents import SOURCES, backends, vip
-from plugins.elb.tests.packets import VIP4, VIP6, assert_valid
+from plugins.elb.tests.packets import NEXT_HOP, VIP4, VIP6, assert_valid
 
 SERVERS = tuple(f"10.0.0.{number}" for number in range(1, 9))
 PORT = 443
@@ -34,8 +34,28 @@ def load_balancer(
     vips = [
         vip(address, port, protocol, backend=backends(*servers), options=options) for address in addresses for protocol in ("tcp", "udp")
     ]
-    table = {**SMALL, "source": SOURCES, "next_hop": "02:00:00:00:00:99", "mtu": 1500, **keys, "vip": vips}
-    return load_chain({"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table}}, functions=[Elb()])
+    return balancer_of(load_chain, *vips, **keys)
+
+
+def balancer_of(load_chain: LoadChain, *vips: dict[str, Any], function: Elb | None = None, **keys: Any) -> LoadedChain:
+    """These VIPs; `keys` are other keys of the instance."""
+    document = {"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table(*vips, **keys)}}
+    return load_chain(document, functions=[function or Elb()])
+
+
+def lead(chain: LoadedChain, *vips: dict[str, Any], **keys: Any) -> None:
+    """Lead a balancer to these VIPs, as an apply does."""
+    chain.configure("elb", table(*vips, **keys))
+
+
+def table(*vips: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """What `[function.elb]` holds."""
+    return {**SMALL, "source": SOURCES, "next_hop": NEXT_HOP, "mtu": 1500, **keys, "vip": vips}
+
+
+def outcome(result: Result) -> tuple[Verdict, str]:
+    """The verdict and the reason."""
+    return result.verdict, result.reason
 
 
 def passed(result: Result) -> bool:
