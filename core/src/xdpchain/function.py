@@ -235,6 +235,14 @@ class KernelFunction(Generic[ConfigT]):
         """
         return ()
 
+    def configure_with_hops(self, old: ConfigT | None, new: ConfigT, maps: Maps, hops: NextHops) -> Iterable[Write]:
+        """
+        The same with the next hops of `destinations`, as far as they are known, so that what is new need not wait for `follow`.
+
+        The core asks this one; what answers is `configure`, unless a function overrides it.
+        """
+        return self.configure(old, new, maps)
+
     def metrics(self, config: ConfigT, maps: Maps) -> Iterable[Metric]:
         """Metrics beyond the core's own (packets and bytes by verdict and reason, fill levels, `stats` maps)."""
         return ()

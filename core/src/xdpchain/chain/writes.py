@@ -18,7 +18,7 @@ from xdpchain.chain.routine import Routine
 from xdpchain.chain.transaction import Transaction
 from xdpchain.errors import PluginError
 from xdpchain.function import Delete, Move, Put, Run, Write
-from xdpchain.schema import Role
+from xdpchain.schema import MapKind, Role
 
 _MOST = 4096
 """How many writes are collected."""
@@ -114,7 +114,7 @@ class _Elements:
             if self._target.put_raw(key, self._pack(one.value), keep=True):
                 self._remember([key], [None])
         elif isinstance(one, Delete):
-            self._remember([key], [self._target.get_raw(key) if self._transaction else None])
+            self._remember([key], self._there([key]))
             self._target.delete_raw(key)
         else:
             raise TypeError(f"{one}: {self._target.schema.name} is no map of maps")
@@ -122,9 +122,18 @@ class _Elements:
     def flush(self) -> None:
         if not self._keys:
             return
-        self._remember(self._keys, self._target.get_many_raw(self._keys) if self._transaction else [])
+        self._remember(self._keys, self._there(self._keys))
         self._target.put_many_raw(self._keys, self._values)
         self._keys, self._values = [], []
+
+    def _there(self, keys: list[bytes]) -> list[bytes | None]:
+        """What stands at the keys; a look-up in a trie would answer with a shorter prefix."""
+        if not self._transaction:
+            return []
+        if self._target.schema.kind is MapKind.LPM_TRIE:
+            elements = dict(self._target.items_raw())
+            return [elements.get(key) for key in keys]
+        return self._target.get_many_raw(keys)
 
     def _remember(self, keys: list[bytes], before: list[bytes | None]) -> None:
         if self._transaction:

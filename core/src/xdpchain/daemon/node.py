@@ -162,7 +162,7 @@ class Node:
         if self.config is None:
             return
         try:
-            plan = self._carry_out(self.config, blocked_ok=True)
+            plan = self._carry_out(self.config, Found(), blocked_ok=True)
         except XdpchainError as error:
             if self.astray is None or self.astray.message != error.message:
                 self._log.warning("interface_failed", **events.fields(error))
@@ -245,7 +245,7 @@ class Node:
             self._refuse("config_refused", file, error)
             raise
         try:
-            plan = self._carry_out(config, blocked_ok=blocked_ok)
+            plan = self._carry_out(config, found, blocked_ok=blocked_ok)
         except XdpchainError as error:
             self.applies.failed += 1
             self._refuse("apply_failed", file, error)
@@ -259,16 +259,15 @@ class Node:
         self._log.info("applied", origin=origin, file=str(file), actions=_words(plan))
         for warning in (*config.warnings, *problems):
             self._log.warning("config_warning", file=warning.file, line=warning.line, problem=warning.message, hint=warning.hint)
-        # with what was seen before the apply: a new backend must not wait for another look
         self._hops.bring(config, found)
         self._tell(plan)
         self._after(config, plan)
         return plan
 
-    def _carry_out(self, config: NodeConfig, *, blocked_ok: bool) -> Plan:
+    def _carry_out(self, config: NodeConfig, found: Found, *, blocked_ok: bool) -> Plan:
         """What the engine does. The file system of the pins may fail, too: full, read-only, gone."""
         try:
-            return self._engine.apply(config, self._present(), blocked_ok=blocked_ok)
+            return self._engine.apply(config, self._present(), blocked_ok=blocked_ok, hops=found.of)
         except OSError as error:
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise KernelError(text, errno=error.errno or 0, hint="xdpchain doctor looks at the file systems") from error

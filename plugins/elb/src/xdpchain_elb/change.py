@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
-from xdpchain import Delete, MapReader, Maps, Put, Write
+from xdpchain import Delete, MapReader, Maps, NextHops, Put, Write
 
 from xdpchain_elb.config import ElbConfig
 from xdpchain_elb.had import Source, directory_key, everything, find, some
@@ -58,12 +58,19 @@ class Change:
         coming: those of them that may differ from what the tables hold.
         maps: the tables.
         before: the VIPs of the config before by their services; None: nobody knows what the tables hold.
+        hops: the next hops that are known.
     """
 
     def __init__(
-        self, config: ElbConfig, shapes: Sequence[Shape], coming: Sequence[Shape], maps: Maps, before: Mapping[Key, Shape] | None
+        self,
+        config: ElbConfig,
+        shapes: Sequence[Shape],
+        coming: Sequence[Shape],
+        maps: Maps,
+        before: Mapping[Key, Shape] | None,
+        hops: NextHops,
     ) -> None:
-        self.config, self.shapes, self.coming, self.maps, self.before = config, shapes, coming, maps, before
+        self.config, self.shapes, self.coming, self.maps, self.before, self.hops = config, shapes, coming, maps, before, hops
         if before is None:
             self.had = everything(maps)
         else:

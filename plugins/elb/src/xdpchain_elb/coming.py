@@ -6,11 +6,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from xdpchain import Delete, Move, Put, Run, Write
+from xdpchain import Delete, Move, NextHop, Put, Run, Write
 
 from xdpchain_elb.change import Change, Seating, Step
 from xdpchain_elb.had import MARK, Source, directory_key
-from xdpchain_elb.hops import given_hop
+from xdpchain_elb.hops import hop_of
 from xdpchain_elb.ring import BUILD_RUNS, plan
 from xdpchain_elb.shape import ANY_ID, GONE, Pool, Shape, ticks
 
@@ -124,15 +124,18 @@ def _begin(change: Change, step: Step, seating: Seating) -> Iterator[Write]:
 
 
 def _enter_backends(change: Change, shape: Shape) -> Iterator[Write]:
-    had, hop = change.had, given_hop(change.config)
-    numbers = {packed: change.backends.take() for packed in sorted(shape.addresses - had.backends.keys())}
+    had = change.had
+    addresses = {seat.packed: seat.address for pool in shape.pools for seat in pool.seats if seat.packed not in had.backends}
+    numbers = {packed: change.backends.take() for packed in sorted(addresses)}
     had.backends |= numbers
     highest = max(numbers.values(), default=0)
     if highest > had.mark:
         had.mark = highest
         yield Put("elb_directory", MARK, highest)
-    if hop:
-        yield from (Put("elb_hops", number, hop) for number in numbers.values())
+    for packed, number in numbers.items():
+        hop = hop_of(change.config, change.hops.get(addresses[packed], NextHop()))
+        if hop:
+            yield Put("elb_hops", number, hop)
     yield from (Put("elb_directory", directory_key(0, packed), number) for packed, number in numbers.items())
 
 

@@ -52,7 +52,10 @@ class Elb(KernelFunction[ElbConfig]):
         return problems(config)
 
     def configure(self, old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterable[Write]:
-        return handler.writes(old, new, maps)
+        return handler.writes(old, new, maps, {})
+
+    def configure_with_hops(self, old: ElbConfig | None, new: ElbConfig, maps: Maps, hops: NextHops) -> Iterable[Write]:
+        return handler.writes(old, new, maps, hops)
 
     def destinations(self, config: ElbConfig) -> Iterable[IPAddress]:
         return destinations(config).values()

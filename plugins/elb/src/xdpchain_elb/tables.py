@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import attrs
@@ -87,7 +88,7 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
     seats = members + POOL_MEMBERS + 1
     ring = state("elb_ring", array, u32, RING, 1, "the slots of one pool")
     move = state("elb_move", array, u32, MOVES, 1, "where the flows of moving slots were")
-    return (
+    schemas = (
         state("elb_services", hash_, SERVICE, u32, 4 * vips, "from address, port and protocol to the VIP"),
         state("elb_prefixes", MapKind.LPM_TRIE, PREFIX, u32, 4 * vips, "from protocol, port and prefix to the VIP", flags=1),
         state("elb_gates", array, u32, u32, 1, "what kinds of VIPs there are, and a number that changes with them"),
@@ -111,3 +112,7 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
         state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),
     )
+    kept = [schema for schema in schemas if schema.role is Role.STATE]
+    # a flow table of another size is filled anew, and nothing else changes
+    family = hashlib.blake2b(repr([attrs.evolve(one, capacity=one.capacity if one.name != "elb_flows" else 1) for one in kept]).encode())
+    return [attrs.evolve(one, family=family.hexdigest()[:8]) if one in kept else one for one in schemas]
