@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import attrs
@@ -32,6 +32,8 @@ OPENING_TICKS = CLOSING_TICKS = 60
 PAUSES_TICKS = (25, 50, 75, 150)
 """no sum of them comes near one of the limits: a test takes a tick or two itself"""
 FLOWS_AT_ONCE = 25
+NUMBERS = 13
+"""for members: one more than there ever are at a time"""
 
 
 @attrs.define
@@ -67,12 +69,12 @@ class Flow:
 
 
 def table(servers: Sequence[Mapping[IPv4Address, Server]]) -> dict[str, Any]:
-    """The config: hardly more numbers than are in use at a time, so that they are used again soon."""
+    """The config."""
     vips = []
     for address, those in zip(VIPS, servers, strict=True):
         backends = [{"address": str(one), **attrs.asdict(server)} for one, server in those.items()]
         vips.append({"address": str(address), "port": 80, "protocol": "tcp", "backend": backends})
-    sizes = {"max_vips": 4, "max_backends": 12, "max_members": 13, "flow_table": 16384}
+    sizes = {"max_vips": 4, "max_backends": 12, "max_members": 32, "flow_table": 16384}
     return {"source": ["10.0.13.37"], "next_hop": "02:00:00:00:00:ff", "hold_tcp": "120s", "vip": vips, **sizes}
 
 
@@ -93,6 +95,7 @@ class Changes(RuleBasedStateMachine):
     def begin(self) -> None:
         self.chain.configure("elb", table([{}, {}]))
         empty(self.chain)
+        wear_out(self.chain)
         self.restart()
         self.shot = Shot(self.chain)
         self._apply()
@@ -223,6 +226,12 @@ def empty(chain: LoadedChain) -> None:
             one.delete_raw(key)
 
 
+def wear_out(chain: LoadedChain) -> None:
+    """Leave hardly more numbers for members than are in use at a time: the others look as if many had had them, and are taken last."""
+    states = chain.maps["elb"]["elb_states"]
+    states.put_many((number, 1000 << 2) for number in range(NUMBERS + 1, states.schema.capacity))
+
+
 def pass_time(chain: LoadedChain, ticks: int) -> None:
     """Make everything that the tables know older: the kernel's clock cannot be set."""
     maps = chain.maps["elb"]
@@ -259,3 +268,37 @@ def test_no_flow_changes_its_backend_while_that_lives(load_chain: LoadChain) -> 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_a_number_that_a_server_of_another_vip_got_leads_no_flow_there(load_chain: LoadChain) -> None:
+    ours, theirs = BACKENDS[0][:3], BACKENDS[1][:2]
+    document = {"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table([dict.fromkeys(ours[:2], Server()), {}])}}
+    chain = load_chain(document, functions=[Elb()])
+    wear_out(chain)
+    shot = Shot(chain)
+    flows = [Flow(0, number, None, opening=True, closing=False, last_tick=0) for number in range(1000)]
+    before = [shot.backend(flow.frame(Flag.SYN)) for flow in flows]
+    chain.configure("elb", table([dict.fromkeys(ours, Server()), {}]))
+
+    assert before == [shot.backend(flow.frame(Flag.ACK)) for flow in flows], "those of moving slots are remembered now"
+    remembered = {key["source_port"]: memory["member"] for key, memory in chain.maps["elb"]["elb_flows"].items()}
+    gone = member_of(chain, ours[0])
+    assert gone in remembered.values()
+
+    chain.configure("elb", table([dict.fromkeys(ours[1:], Server()), {}]))
+    for _ in range(40):
+        chain.configure("elb", table([dict.fromkeys(ours[1:], Server()), dict.fromkeys(theirs, Server())]))
+        if gone in {member_of(chain, one) for one in theirs}:
+            break
+        chain.configure("elb", table([dict.fromkeys(ours[1:], Server()), {}]))
+
+    assert gone in {member_of(chain, one) for one in theirs}
+    now = {shot.backend(flow.frame(Flag.ACK)) for flow in flows}
+    assert {one.packed for one in ours[1:]} == now
+
+
+def member_of(chain: LoadedChain, backend: IPv4Address) -> int:
+    """The number of a backend in its pool."""
+    mapped = ip_address(f"::ffff:{backend}")
+    (number,) = [number for key, number in chain.maps["elb"]["elb_directory"].items() if key["pool"] and key["address"] == mapped]
+    return int(number)
