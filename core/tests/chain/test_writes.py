@@ -53,7 +53,7 @@ def state(chain: LoadedChain) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, one in maps(chain).items():
         if name != "worker_job":
-            found[name] = sorted((key, repr(value)) for key, value in one.items())
+            found[name] = sorted((repr(key), repr(value)) for key, value in one.items())
             if one.schema.inner:
                 found |= {f"{name} {key}": content(one, key) for key, _ in one.items()}
     return found
@@ -219,8 +219,8 @@ def test_a_routine_that_the_verifier_refuses_names_the_plugin(tmp_path: Path, co
 
 FULL = [Put("worker_names", key, key) for key in range(5000)]
 STARTED: list[Write] = [
-    *FULL,
     Put("worker_ready", 2, 2),
+    Put("worker_trie", {"length": 8, "word": 3}, 8),
     Put("worker_seen", 2, {"left": 5, "right": 6}),
     Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
     Put("worker_shelves", 1, [shelf(8)]),
@@ -238,18 +238,15 @@ CHANGES: dict[str, list[Write]] = {
     "inner deleted": [Delete("worker_shelves", 1), Delete("worker_shelves", 2), Delete("worker_books", 7), Delete("worker_books", 9)],
     "moved": [Move("worker_shelves", 1, 3), Move("worker_shelves", 2, 1), Put("worker_names", 1, 2), Move("worker_shelves", 3, 300)],
     "moved with a routine": [*JOB, Move("worker_shelves", 0, 1), Put("worker_ready", 1, 1)],
+    "trie": [Put("worker_trie", {"length": 24, "word": 0x00010203}, 1), Put("worker_trie", {"length": 16, "word": 0x00000203}, 2)],
+    "trie deleted": [Delete("worker_trie", {"length": 24, "word": 0x00010203}), Delete("worker_trie", {"length": 8, "word": 0x00000003})],
     "many": [Put("worker_shelves", key, ()) for key in range(300)],
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_a_failed_change_has_written_is_taken_back(chain: LoadedChain, worker: Worker, name: str) -> None:
-    started = [
-        Put("worker_ready", 2, 2),
-        Put("worker_seen", 2, {"left": 5, "right": 6}),
-        Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
-    ]
-    apply(chain, worker, [*FULL, *started, Put("worker_shelves", 1, [shelf(8)]), Put("worker_shelves", 2, [shelf(9)])])
+    apply(chain, worker, [*FULL, *STARTED])
     before = state(chain)
     apply(chain, worker, ())
     with pytest.raises(KernelError, match="not done"):
@@ -267,12 +264,7 @@ def test_what_was_written_for_a_routine_is_not_taken_back(chain: LoadedChain, wo
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_one_of_those_changes_does_change_something(chain: LoadedChain, worker: Worker, name: str) -> None:
-    started = [
-        Put("worker_ready", 2, 2),
-        Put("worker_seen", 2, {"left": 5, "right": 6}),
-        Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
-    ]
-    apply(chain, worker, [*FULL, *started, Put("worker_shelves", 1, [shelf(8)]), Put("worker_shelves", 2, [shelf(9)])])
+    apply(chain, worker, [*FULL, *STARTED])
     before = state(chain)
     apply(chain, worker, CHANGES[name])
 

@@ -10,8 +10,8 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from xdpchain import Delete, Duration, MACAddress, Move, Port, Put, Run, XdpchainError
-from xdpchain_elb import Backend, ElbConfig, SourceRoute, Vip
+from xdpchain import Delete, Duration, MACAddress, Move, NextHop, Port, Put, Role, Run, XdpchainError
+from xdpchain_elb import Backend, Elb, ElbConfig, SourceRoute, Vip
 from xdpchain_elb.check import problems
 from xdpchain_elb.shape import GONE, UP
 
@@ -291,6 +291,29 @@ def test_a_config_without_room_is_refused_before_anything_is_written(kept: Kept)
         kept.writes(None, config(vip("10.0.0.1", source=routes)))
 
     assert "max_vips" in caught.value.hint
+
+
+def test_a_new_backend_has_its_next_hop_before_a_ring_names_it(kept: Kept) -> None:
+    wanted = config(vip("10.0.0.1"), next_hop="auto")
+    hop = NextHop("eth0", mac=bytes.fromhex("0200000000a7"), mtu=9000, here=True)
+
+    writes = list(Elb().configure_with_hops(None, wanted, kept.maps, {ip_address("10.0.0.1"): hop}))
+
+    names = [one.map if isinstance(one, Put | Delete | Move) else one.entry for one in writes]
+    assert names.index("elb_hops") < names.index("elb_build")
+    kept.carry_out(writes)
+    assert [int.from_bytes(hop.mac or b"", "little") | 9000 << 48] == [word for _, word in kept.maps["elb_hops"].items() if word]
+
+
+def test_tables_that_speak_of_each_other_are_kept_together(kept: Kept) -> None:
+    def families(**keys: Any) -> dict[str, str]:
+        return {one.name: one.family for one in Elb().maps(ElbConfig(**{**LIMITS, **keys})) if one.role is Role.STATE}
+
+    (family,) = set(families().values())
+
+    assert {family} == set(families(flow_table=2048).values())
+    for setting in ("max_vips", "max_backends", "max_members"):
+        assert family not in families(**{setting: LIMITS[setting] + 1}).values()
 
 
 def test_next_hops_that_the_routes_said_stay_over_a_restart(kept: Kept) -> None:
