@@ -7,8 +7,9 @@ from typing import Any
 
 from scapy.layers.inet import IP
 from scapy.packet import Packet
+from xdpchain.config import loads
 from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
-from xdpchain_elb import Elb
+from xdpchain_elb import Elb, ElbConfig
 
 from plugins.elb.tests.documents import SOURCES, backends, vip
 from plugins.elb.tests.packets import NEXT_HOP, VIP4, VIP6, assert_valid
@@ -37,15 +38,25 @@ def load_balancer(
     return balancer_of(load_chain, *vips, **keys)
 
 
-def balancer_of(load_chain: LoadChain, *vips: dict[str, Any], function: Elb | None = None, **keys: Any) -> LoadedChain:
+def balancer_of(load_chain: LoadChain, *vips: dict[str, Any], **keys: Any) -> LoadedChain:
     """These VIPs; `keys` are other keys of the instance."""
-    document = {"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table(*vips, **keys)}}
-    return load_chain(document, functions=[function or Elb()])
+    return load_chain(document(*vips, **keys), functions=[Elb()])
 
 
 def lead(chain: LoadedChain, *vips: dict[str, Any], **keys: Any) -> None:
     """Lead a balancer to these VIPs, as an apply does."""
     chain.configure("elb", table(*vips, **keys))
+
+
+def config_of(*vips: dict[str, Any], **keys: Any) -> ElbConfig:
+    """The config with these VIPs, as the core reads it."""
+    config: ElbConfig = loads(document(*vips, **keys), {"elb": Elb()}).instances["elb"].config
+    return config
+
+
+def document(*vips: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """A node with one balancer."""
+    return {"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table(*vips, **keys)}}
 
 
 def table(*vips: dict[str, Any], **keys: Any) -> dict[str, Any]:

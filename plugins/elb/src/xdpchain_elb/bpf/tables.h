@@ -41,6 +41,7 @@ _Static_assert(sizeof(struct elb_prefix) == 24, "as in the schema");
 enum elb_gate {
 	ELB_ANY_PORTS = 1,	/* there are VIPs for any port */
 	ELB_PREFIXES = 2,	/* there are VIPs that are prefixes */
+	ELB_CHANGING = 4,	/* services are changing: packets remember nothing */
 };
 
 enum elb_option {
