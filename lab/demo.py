@@ -19,12 +19,14 @@ import time
 from collections.abc import Mapping
 
 from lab.demo_elb import balance
-from lab.network import PORT, REPOSITORY, Lab, stop_kept
+from lab.network import PORT, REPOSITORY, Lab, Seen, stop_kept
 from lab.node import BIN
 from lab.story import Story, words
 
 RATE = 100
 BURST = 300
+BURSTS = 5
+"""tries, on a busy machine"""
 STEADY_PER_S = 60
 NODE_FILE = f"""\
 [node]
@@ -79,14 +81,24 @@ def set_up(story: Story, lab: Lab) -> None:
 def limit(story: Story, lab: Lab) -> None:
     """A burst that is limited."""
     story.step(f"2. A burst: {BURST} connections at once against {RATE} a second")
-    seen = lab.load("--connections", str(BURST))
-    story.say(f"the client saw: {words(seen)}")
-    counted = counters(lab)
+    seen, counted = burst(story, lab, BURSTS)
+    story.say(f"the client saw: {words(seen.counts)}")
     story.say(f"the counters say: {words(counted)}")
-    story.claim(f"exactly {RATE} connections were let in", true=seen.get("ok") == RATE)
+    story.claim(f"exactly {RATE} connections were let in", true=seen.counts.get("ok") == RATE)
     story.claim("the rest was dropped at XDP, before the kernel's network stack", true=counted.get("DROP rate_exceeded", 0) >= BURST - RATE)
+    story.claim("two seconds later everybody is welcome again", true=lab.load("--connections", "20").counts == {"ok": 20})
+
+
+def burst(story: Story, lab: Lab, tries: int) -> tuple[Seen, dict[str, int]]:
+    """All connections within the second that the rate is for: what the client saw, and what was counted."""
+    before = counters(lab)
+    seen = lab.load("--connections", str(BURST))
+    counted = {what: number - before.get(what, 0) for what, number in counters(lab).items()}
     time.sleep(2)  # the window slides on
-    story.claim("two seconds later everybody is welcome again", true=lab.load("--connections", "20") == {"ok": 20})
+    if seen.seconds < 1 or tries == 1:
+        return seen, counted
+    story.say(f"this machine is busy: it took {seen.seconds:.1f} s to begin them all; once more")
+    return burst(story, lab, tries - 1)
 
 
 def extend(story: Story, lab: Lab) -> None:
@@ -113,8 +125,7 @@ def extend(story: Story, lab: Lab) -> None:
     story.command(lab.node, "plan")
     story.command(lab.node, "apply")
     running = json.loads(lab.node.xdpchain("status", "--json").stdout)
-    output, _ = traffic.communicate()
-    seen = json.loads(output)
+    seen = Seen.of(traffic).counts
     story.say(f"what the client saw meanwhile: {words(seen)}")
     story.claim("no request failed", true=set(seen) == {"ok"})
     story.claim("read back from the kernel: geoblock -> ratelimit", true=chain_in_kernel(running) == ["geoblock", "ratelimit"])
@@ -130,7 +141,7 @@ def survive(story: Story, lab: Lab) -> None:
     story.say("without a daemon, `xdpchain status` asks the kernel:")
     story.command(lab.node, "status", check=False)
     seconds = lab.node.start()
-    seen = json.loads(traffic.communicate()[0])
+    seen = Seen.of(traffic).counts
     story.say(f"what the client saw meanwhile: {words(seen)}")
     story.claim("no request failed", true=set(seen) == {"ok"})
     story.claim(f"the next daemon took the chain over with its counters, in {seconds:.1f} s", true=sum(counters(lab).values()) > before)

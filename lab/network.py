@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import attrs
 from xdpchain.testing.namespace import End, Namespace
 
 from lab.node import START_S, Node
@@ -31,6 +32,20 @@ KEPT = Path("/run/xdpchain-demo.json")
 """Where a lab that was left up says what belongs to it."""
 PORT = 80
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@attrs.frozen
+class Seen:
+    """What a client saw: how many connections ended how, and in how many seconds all of them had begun."""
+
+    counts: Mapping[str, int]
+    seconds: float
+
+    @classmethod
+    def of(cls, client: subprocess.Popen[str]) -> Self:
+        """What it says at its end."""
+        said = json.loads(client.communicate()[0])
+        return cls(said["seen"], said["seconds"])
 
 
 class Lab:
@@ -63,11 +78,9 @@ class Lab:
     def url(self) -> str:
         return f"http://{self.server_end.ipv4}:{PORT}/"
 
-    def load(self, *arguments: str) -> dict[str, int]:
+    def load(self, *arguments: str) -> Seen:
         """Let the client open connections to the server."""
-        done = self.client.run(sys.executable, "-m", "lab.web", "load", self.url, *arguments, cwd=REPOSITORY)
-        answer: dict[str, int] = json.loads(done.stdout)
-        return answer
+        return Seen.of(self.start_load(*arguments))
 
     def start_load(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, beside what happens next."""
@@ -88,7 +101,7 @@ class Lab:
 
     def _wait_for_server(self) -> None:
         began = time.monotonic()
-        while self.load("--connections", "1") != {"ok": 1}:
+        while self.load("--connections", "1").counts != {"ok": 1}:
             if time.monotonic() - began > START_S:
                 raise RuntimeError("the web server does not answer")
             time.sleep(0.1)
