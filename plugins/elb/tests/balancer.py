@@ -12,6 +12,7 @@ from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
 from xdpchain_elb import Elb, ElbConfig
 
 from plugins.elb.tests.documents import SOURCES, backends, vip
+from plugins.elb.tests.fuzz.frames import link_of
 from plugins.elb.tests.packets import NEXT_HOP, VIP4, VIP6, assert_valid
 
 SERVERS = tuple(f"10.0.0.{number}" for number in range(1, 9))
@@ -80,7 +81,7 @@ def server_of(chain: LoadedChain, packet: Packet, reason: str) -> str:
 
     assert (Verdict.TX, reason) == (result.verdict, result.reason)
     assert_valid(result.packet)
-    assert result.packet.endswith(result.sent[14:])
+    assert result.packet.endswith(result.sent[link_of(result.sent)[0] :])
 
     server: str = result.scapy[IP].dst
     return server
