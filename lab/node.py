@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xdpchain.testing.namespace import Namespace
 
-START_S = 20.0
+START_S = 60.0
 BIN = Path(sys.executable).parent
 
 
