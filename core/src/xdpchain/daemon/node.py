@@ -18,13 +18,15 @@ from xdpchain.chain.model import Interface, Plan
 from xdpchain.config import NodeConfig, load
 from xdpchain.daemon import log as events
 from xdpchain.daemon.failures import Failures
-from xdpchain.daemon.hops import ANSWER_S, Found, HopFollower
+from xdpchain.daemon.found import Found
+from xdpchain.daemon.hops import ANSWER_S, HopFollower
 from xdpchain.daemon.problems import placed
 from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_text_files
 from xdpchain.daemon.upkeep import keep_up
 from xdpchain.daemon.wire import error_data, error_from
 from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
 from xdpchain.plugins import Plugins
+from xdpchain.routes import News
 
 _READ_TRIES = 3
 
@@ -93,6 +95,11 @@ class Node:
     def blocked(self) -> Mapping[str, str]:
         """Interfaces whose chains cannot be attached, and why."""
         return self._told[1]
+
+    @property
+    def hop_news(self) -> News:
+        """Where whoever watches next hops tells what is heard."""
+        return self._hops.news
 
     @property
     def hops_due(self) -> bool:
@@ -224,7 +231,7 @@ class Node:
             ConfigError: something is, and must not be. With `routes_ok` it may: at a start the routes may be still to come, and whoever goes
                 back wants no advice.
         """
-        found = self._hops.look(config, patience_s=ANSWER_S)
+        found = self._hops.look(config, patience_s=ANSWER_S, trust=True)
         problems = placed(file, self._hops.problems(config, found))
         if problems and not routes_ok:
             raise ConfigError(tuple(problems))
