@@ -9,7 +9,7 @@ from itertools import chain, islice
 from xdpchain import IPAddress, IPNetwork, NextHop, NextHops, Problem
 
 from xdpchain_elb.config import MAX_BACKENDS, MAX_MEMBERS, ElbConfig
-from xdpchain_elb.flaws import pools, refusal, review
+from xdpchain_elb.flaws import pools, refusal, reviews, servers
 from xdpchain_elb.vips import MAX_VIPS, Place
 
 MOST_PROBLEMS = 100
@@ -69,9 +69,9 @@ def _node(config: ElbConfig) -> Iterator[Problem]:
         if address.version in {earlier.version for earlier in config.source[:number]}:
             yield Problem(("source", number), f"{address} is the second IPv{address.version} address", "one of each family is used")
     missing = {4, 6} - {address.version for address in config.source}
-    for number, vip in enumerate(config.all_vips):
+    for number, (vip, reviewed) in enumerate(zip(config.all_vips, reviews(config), strict=True)):
         if config.encapsulation_of(vip) == "gue":
-            for family in sorted(missing & review(vip, "gue").families):
+            for family in sorted(missing & reviewed.families):
                 missing.discard(family)
                 hint = f"add an IPv{family} address of this node, from which GUE packets are sent"
                 yield Problem(
@@ -93,15 +93,15 @@ def _twice(config: ElbConfig) -> Iterator[Problem]:
 def _each(config: ElbConfig) -> Iterator[Problem]:
     """Flaws of the VIPs themselves, and backends that are one of the VIPs: what is sent to these would come back."""
     vips = config.all_vips
-    addresses = {vip.address.network_address.packed for vip in vips if not vip.is_prefix}
-    for number, vip in enumerate(vips):
-        reviewed = review(vip, config.encapsulation_of(vip))
-        for flaw in reviewed.flaws:
+    reviewed = reviews(config)
+    both = servers(reviewed).intersection([vip.address.network_address for vip in vips if not vip.is_prefix])
+    for number, (vip, its) in enumerate(zip(vips, reviewed, strict=True)):
+        for flaw in its.flaws:
             yield _problem(config, number, flaw.place, flaw.message, flaw.hint)
-        if not addresses.isdisjoint(reviewed.backends):
+        if both and not both.isdisjoint(its.backends):
             for pool, backends in pools(vip):
                 for index, address in enumerate(backend.address for backend in backends):
-                    if address.packed in addresses:
+                    if address in both:
                         place = (*pool, "backend", index, "address")
                         yield _problem(config, number, place, f"{address} is a VIP itself", "write the address of the server behind it")
 
@@ -109,12 +109,11 @@ def _each(config: ElbConfig) -> Iterator[Problem]:
 def _too_many(config: ElbConfig) -> Iterator[Problem]:
     """More than the tables have room for."""
     vips = config.all_vips
-    reviews = [review(vip, config.encapsulation_of(vip)) for vip in vips]
-    backends = set[bytes]().union(*(each.backends for each in reviews))
-    members = sum(each.members for each in reviews)
+    reviewed = reviews(config)
+    members = sum(its.members for its in reviewed)
     for key, what, count, most, limit in (
         ("max_vips", "VIPs", len(vips), config.max_vips, MAX_VIPS),
-        ("max_backends", "addresses of backends", len(backends), config.max_backends, MAX_BACKENDS),
+        ("max_backends", "addresses of backends", len(servers(reviewed)), config.max_backends, MAX_BACKENDS),
         ("max_members", "backends of all VIPs together", members, config.max_members, MAX_MEMBERS),
     ):
         if count > most:
