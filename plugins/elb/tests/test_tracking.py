@@ -17,6 +17,7 @@ import attrs
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from xdpchain import MapKind
 from xdpchain.testing import LoadChain, LoadedChain
 from xdpchain_elb.function import Elb
 from xdpchain_elb.tables import MEMORY, MOVES, RING
@@ -29,8 +30,10 @@ VIPS = (IPv4Address("10.200.1.1"), IPv4Address("10.200.1.2"))
 HOLD_TICKS = 111
 """120 s in ticks of 2^30 ns"""
 OPENING_TICKS = CLOSING_TICKS = 60
-PAUSES_TICKS = (25, 50, 75, 150)
+PAUSES_TICKS = (25, 25, 50, 75)
+REST_TICKS = 150
 """no sum of them comes near one of the limits: a test takes a tick or two itself"""
+GOING_ON_TICKS = 50
 FLOWS_AT_ONCE = 25
 NUMBERS = 13
 """for members: one more than there ever are at a time"""
@@ -149,49 +152,69 @@ class Changes(RuleBasedStateMachine):
 
     @rule(ticks=st.sampled_from(PAUSES_TICKS))
     def wait(self, ticks: int) -> None:
+        self._wait(ticks)
+
+    @rule(times=st.integers(2, 5))
+    def go_on(self, times: int) -> None:
+        """Flows that live longer than any hold, on slots that would settle if they did not."""
+        for _ in range(times):
+            self._wait(GOING_ON_TICKS)
+            for flow in self.flows:
+                if not flow.closing:
+                    self._follow(flow, Flag.ACK)
+                    flow.opening = False
+            self.chain.upkeep("elb")
+
+    @rule()
+    def rest(self) -> None:
+        """Silence until all slots settle."""
+        self._wait(REST_TICKS)
+        self.chain.upkeep("elb")
+
+    def _wait(self, ticks: int) -> None:
         self.tick += ticks
         pass_time(self.chain, ticks)
 
     # what clients do
 
-    @rule(vip=st.integers(0, 1))
-    def open(self, vip: int) -> None:
-        for _ in range(FLOWS_AT_ONCE):
+    @rule()
+    def open(self) -> None:
+        for vip in (0, 1) * FLOWS_AT_ONCE:
             self.numbers += 1
             flow = Flow(vip, self.numbers, None, opening=True, closing=False, last_tick=self.tick)
             self._begin(flow)
             self.flows.append(flow)
 
     @precondition(lambda self: self.flows)
-    @rule(part=st.integers(0, 3))
+    @rule(part=st.integers(0, 4))
     def talk(self, part: int) -> None:
         for flow in self._some(part):
             self._follow(flow, Flag.ACK)
             flow.opening = False
 
     @precondition(lambda self: self.flows)
-    @rule(part=st.integers(0, 3))
+    @rule(part=st.integers(0, 4))
     def close(self, part: int) -> None:
         for flow in self._some(part):
             self._follow(flow, Flag.ACK | Flag.FIN)
             flow.opening, flow.closing = False, True
 
     @precondition(lambda self: self.flows)
-    @rule(part=st.integers(0, 3))
+    @rule(part=st.integers(0, 4))
     def reset(self, part: int) -> None:
         for flow in self._some(part):
             self._follow(flow, Flag.RST)
             flow.backend, flow.opening, flow.closing = None, False, True
 
     @precondition(lambda self: self.flows)
-    @rule(part=st.integers(0, 3))
+    @rule(part=st.integers(0, 4))
     def open_again(self, part: int) -> None:
         """With the same ports, or the SYN once more."""
         for flow in self._some(part):
             self._begin(flow)
 
     def _some(self, part: int) -> list[Flow]:
-        return self.flows[part::4]
+        return self.flows[part::4] if part < 4 else self.flows
 
     def _begin(self, flow: Flow) -> None:
         """A SYN: to a backend that takes new flows, or where the SYN before it went."""
@@ -222,7 +245,12 @@ class Changes(RuleBasedStateMachine):
 def empty(chain: LoadedChain) -> None:
     """Make all tables what they are in a new instance."""
     for one in chain.maps["elb"].values():
-        for key in list(one.keys_raw()):
+        keys = list(one.keys_raw())
+        if one.schema.kind in {MapKind.ARRAY, MapKind.PERCPU_ARRAY}:
+            value = one.get_raw(bytes(4)) or b""
+            one.put_many_raw(keys, [bytes(len(value))] * len(keys))
+            continue
+        for key in keys:
             one.delete_raw(key)
 
 
