@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdpchain import Delete, Hook, KernelFunction, Move, Program, Put, Run, Verdict, Write
+from xdpchain import Delete, Hook, KernelFunction, Move, Program, Put, PutMany, Run, Verdict, Write
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.engine import Engine
@@ -103,6 +103,45 @@ def test_packets_find_the_inner_maps(chain: LoadedChain, worker: Worker) -> None
     apply(chain, worker, [Put("worker_books", 7, [(7, {"left": 0, "right": 9})])])
 
     assert [Verdict.PASS, Verdict.TX] == [before, chain.send(HEADER + bytes(50)).verdict]
+
+
+def test_many_puts_are_as_each_of_them(chain: LoadedChain, worker: Worker) -> None:
+    names, seen = maps(chain)["worker_names"], maps(chain)["worker_seen"]
+    apply(
+        chain,
+        worker,
+        [
+            Put("worker_names", 1, 5),
+            PutMany("worker_names", [1, 2, 1], [6, 7, 8]),
+            PutMany("worker_names", (), ()),
+            PutMany("worker_names", [bytes([3, 0, 0, 0])], [bytes([9, *bytes(7)])]),
+            PutMany("worker_seen", [0], [{"left": 1, "right": 2}]),
+            PutMany("worker_books", [7, 8], [[(1, {"left": 1, "right": 1})], ()]),
+        ],
+    )
+
+    assert {1: 8, 2: 7, 3: 9} == dict(names.items())
+    assert {(1, 2)} == {(one["left"], one["right"]) for one in seen.get(0) or ()}
+    assert [[1], []] == [[key for key, _ in content(maps(chain)["worker_books"], book)] for book in (7, 8)]
+
+
+def test_what_many_puts_have_overwritten_comes_back(chain: LoadedChain, worker: Worker) -> None:
+    apply(chain, worker, [Put("worker_names", 1, 5), Put("worker_names", 2, 6)])
+    before = state(chain)
+
+    with pytest.raises(KernelError):
+        apply(chain, worker, [PutMany("worker_names", [2, 3, 2], [7, 8, 9]), BROKEN])
+
+    assert before == state(chain)
+
+
+def test_keys_without_values_are_refused(chain: LoadedChain, worker: Worker) -> None:
+    before = state(chain)
+
+    with pytest.raises(PluginError, match="3 keys and 1 values for worker_names"):
+        apply(chain, worker, [PutMany("worker_names", [1, 2, 3], [4])])
+
+    assert before == state(chain)
 
 
 def test_a_put_replaces_the_inner_map_as_a_whole(chain: LoadedChain, worker: Worker) -> None:

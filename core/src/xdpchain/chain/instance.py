@@ -89,7 +89,10 @@ def make_instance(
     entries = [program.entry for program in function.programs if program.hook is Hook.ROUTINE]
     routines = load_routines(name, function.name, artifact, entries, {map_name: one.fd for map_name, one in maps.items()})
     with plugin_call(function, "configure"):
-        writes = list(function.configure_with_hops(None, config, maps, hops))
+        writes: Iterable[Write] = function.configure_with_hops(None, config, maps, hops)
+        if kept:
+            # else nothing is lost when it raises half way: what it has written goes with the maps
+            writes = list(writes)
         carry_out(function.name, "configure", writes, maps, routines, transaction, fresh=maps.keys() - kept)
     return Instance(name, function, config, code, artifact, maps, routines, tuple(pinned))
 

@@ -17,7 +17,7 @@ from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.routine import Routine
 from xdpchain.chain.transaction import Transaction
 from xdpchain.errors import PluginError
-from xdpchain.function import Delete, Move, Put, Run, Write
+from xdpchain.function import Delete, Move, Put, PutMany, Run, Write
 from xdpchain.schema import MapKind, Role
 
 _MOST = 4096
@@ -85,7 +85,7 @@ class _Collected(Protocol):
 
     def __init__(self, target: KernelMap, transaction: Transaction | None) -> None: ...
 
-    def add(self, one: Put | Delete | Move) -> None: ...
+    def add(self, one: Put | PutMany | Delete | Move) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -101,7 +101,10 @@ class _Elements:
         self._values: list[bytes] = []
         self._what = f"write to {target.schema.name}"
 
-    def add(self, one: Put | Delete | Move) -> None:
+    def add(self, one: Put | PutMany | Delete | Move) -> None:
+        if isinstance(one, PutMany):
+            self._add_many(one)
+            return
         key = self._pack_key(one.key)
         if isinstance(one, Put) and not one.keep:
             self._keys.append(key)
@@ -118,6 +121,14 @@ class _Elements:
             self._target.delete_raw(key)
         else:
             raise TypeError(f"{one}: {self._target.schema.name} is no map of maps")
+
+    def _add_many(self, many: PutMany) -> None:
+        if len(many.keys) != len(many.values):
+            raise ValueError(f"{len(many.keys)} keys and {len(many.values)} values for {many.map}")
+        self._keys += self._target.pack_keys(many.keys)
+        self._values += self._target.pack_values(many.values)
+        if len(self._keys) >= _MOST:
+            self.flush()
 
     def flush(self) -> None:
         if not self._keys:
@@ -160,7 +171,11 @@ class _Inners:
         self._transaction = transaction
         self._inners: dict[bytes, KernelMap | None] = {}
 
-    def add(self, one: Put | Delete | Move) -> None:
+    def add(self, one: Put | PutMany | Delete | Move) -> None:
+        if isinstance(one, PutMany):
+            for key, value in zip(one.keys, one.values, strict=True):
+                self.add(Put(one.map, key, value))
+            return
         key = self._target.schema.key.pack(one.key)
         if isinstance(one, Put):
             if not one.keep or self._at(key) is None:
