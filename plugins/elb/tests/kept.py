@@ -6,10 +6,10 @@ from __future__ import annotations
 import ipaddress
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xdpchain import Write
+from xdpchain import Put, PutMany, Write
 from xdpchain.testing import LoadedChain
 from xdpchain_elb import Elb, ElbConfig
 from xdpchain_elb.gates import ANY_PORTS, KINDS, PREFIXES
@@ -31,7 +31,8 @@ class Kept:
         self.maps: Mapping[str, Any] = chain.maps["elb"]
 
     def writes(self, old: ElbConfig | None, new: ElbConfig) -> list[Write]:
-        return list(self.function.configure(old, new, self.maps))
+        """What leads from a config to another, in the smallest steps that packets may see."""
+        return [step for one in self.function.configure(old, new, self.maps) for step in _steps(one)]
 
     def lead(self, old: ElbConfig | None, new: ElbConfig) -> int:
         """From a config to another; returns how many writes it took."""
@@ -136,6 +137,12 @@ class Kept:
 
     def _address(self, member: int, side: int) -> str | None:
         return str(ipaddress.IPv6Address(_mapped(self.maps["elb_members"].get(2 * member + side)))) if member else None
+
+
+def _steps(write: Write) -> Iterable[Write]:
+    if not isinstance(write, PutMany):
+        return (write,)
+    return (Put(write.map, key, value) for key, value in zip(write.keys, write.values, strict=True))
 
 
 def _port_of(name: str, key: tuple[Any, ...]) -> int:

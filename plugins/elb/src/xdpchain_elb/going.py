@@ -50,8 +50,7 @@ def free_pool(change: Change, number: int) -> Iterator[Write]:
         yield Delete("elb_moves", number)
     yield Delete("elb_progress", number)
     members = change.had.members.get(number, {})
-    for member in members.values():
-        yield from change.set_state(member, GONE)
+    yield from change.set_states((member, GONE) for member in members.values())
     yield from change.free_members(number, members)
     yield Delete("elb_pools", number)
     change.pools.give_back(number)

@@ -12,6 +12,7 @@ from xdpchain.schema import Type
 
 RING_SIZE = 65537
 POOL_MEMBERS = 4096
+LAST_SLOTS = 256
 TICK_BITS = 30
 
 SERVICE = Struct("elb_service", {"address": ipv6, "port": be16, "proto": u8, "zero": u8})
@@ -39,14 +40,16 @@ MEMORY = Struct("elb_memory", {"member": u32, "incarnation": u32, "seen": u32, "
 ID = Struct("elb_id", {"pool": u32, "id": u32})
 SOURCE = Struct("elb_source", {"length": u32, "pool": u32, "address": ipv6})
 BACKEND = Struct("elb_backend", {"pool": u32, "address": ipv6})
-TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "weight": u32, "credit": u32, "more": u32})
+TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "inverse": u32, "weight": u32, "credit": u32, "more": u32})
 PLAN = Struct(
     "elb_plan",
     {
         "zero": u64,
         "taken": u64,
-        **dict.fromkeys(("pool", "members", "track", "hold", "heaviest", "stage", "at", "rest", "moving", "holding", "into", "spare"), u32),
+        **dict.fromkeys(("pool", "members", "track", "hold", "heaviest", "stage", "at", "rest", "moving", "holding", "into"), u32),
+        **dict.fromkeys(("listed", "free", "looked"), u32),
         "turn": Array(TURN, POOL_MEMBERS),
+        "last": Array(u32, LAST_SLOTS),
     },
 )
 PROGRESS = Struct("elb_progress", {"moving": u32, "holding": u32})
