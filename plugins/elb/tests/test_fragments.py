@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -81,6 +82,19 @@ def test_all_fragments_go_where_whole_packets_go_if_no_port_decides(
             assert home == server_of(portless, link / three[2], "ring"), "also if it comes first"
 
     assert len(used) > len(SERVERS) // 2
+
+
+def test_all_fragments_of_a_packet_go_to_one_backend_in_slots_that_move_too(portless: LoadedChain) -> None:
+    portless_vips = services(0, ["no-source-port"])
+    lead(portless, *({**one, "backend": backends("10.0.0.1")} for one in portless_vips))
+    lead(portless, *portless_vips)
+    for number, (_, family) in itertools.product(range(20), VIPS):
+        transport = TCP(sport=1000 + number, dport=2000, flags="S")
+        first, *others = pieces(number, family, TCP(sport=1000 + number, dport=2000, flags="A"))
+        portless.send(LINK[0] / type(first)(src=first.src, dst=first.dst) / transport)  # at a new backend, and remembered
+        home = portless.send(LINK[0] / first).scapy[IP].dst
+
+        assert [home] * 2 == [portless.send(LINK[0] / one).scapy[IP].dst for one in others]
 
 
 @pytest.mark.parametrize("way", [Way("gue", "10.0.0.1"), Way("gue", "fc00::1"), Way("ipip", "fc00::1")], ids=str)

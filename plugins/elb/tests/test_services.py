@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
 from scapy.layers.inet import TCP
 from xdpchain import Write, XdpchainError
 from xdpchain.bpf.maps import KernelMap
-from xdpchain.testing import LoadChain, LoadedChain
+from xdpchain.testing import LoadChain, LoadedChain, Result
 
 from plugins.elb.tests.balancer import balancer_of, config_of, lead, passed, server_of
 from plugins.elb.tests.documents import backends, vip
@@ -74,16 +74,18 @@ def restart(chain: LoadedChain, vips: list[dict[str, Any]]) -> None:
 
 
 class Trouble:
-    """Sends the packet after each write to services, and lets one of these writes be the last."""
+    """Sends the packet after each write to some maps, and lets one of these writes be the last."""
 
-    def __init__(self, chain: LoadedChain, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._chain = chain
+    def __init__(self, chain: LoadedChain, monkeypatch: pytest.MonkeyPatch, maps: Collection[str] = SERVICES) -> None:
+        self._chain, self._maps = chain, maps
         self._left: int | None = None
+        self.seen: list[Result] = []
+        """what became of the packet, each time"""
         for name in WRITES:
             monkeypatch.setattr(KernelMap, name, self._around(getattr(KernelMap, name)))
 
     def after(self, writes: int) -> None:
-        """Fail after so many writes to services, once."""
+        """Fail after so many of these writes, once."""
         self._left = writes
 
     @property
@@ -93,8 +95,8 @@ class Trouble:
     def _around(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def write(target: KernelMap, *arguments: Any, **keys: Any) -> Any:
             result = method(target, *arguments, **keys)
-            if target.schema.name in SERVICES:
-                self._chain.send(PACKET)
+            if target.schema.name in self._maps:
+                self.seen.append(self._chain.send(PACKET))
                 if self._left is not None:
                     self._left -= 1
                     if not self._left:
@@ -125,6 +127,23 @@ def test_a_change_that_fails_leaves_no_trace_and_may_be_made_again(
             assert new_server == goes_to(chain)
         if not trouble.is_over:
             break
+
+
+def test_what_is_found_in_a_change_that_fails_is_not_found_in_the_next_one(chain: LoadedChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = Trouble(chain, monkeypatch, {"elb_services"})
+    same_address = vip(VIP4, 80, "udp")
+    lead(chain, same_address)
+    trouble.after(1)
+    trouble.seen.clear()
+    with pytest.raises(XdpchainError):
+        lead(chain, same_address, PLAIN)
+
+    assert not passed(trouble.seen[0]), "the VIP was there for a moment"
+
+    trouble.seen.clear()
+    lead(chain, same_address, vip(VIP6, 80, backend=backends("10.0.0.9")))
+
+    assert [True] * len(trouble.seen) == list(map(passed, trouble.seen)), "its number is another's now"
 
 
 @pytest.mark.parametrize(("before", "after"), SOME_PAIRS)
