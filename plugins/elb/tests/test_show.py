@@ -108,7 +108,7 @@ def test_counts_and_states_are_metrics_by_vip_and_backend(load_chain: LoadChain)
 
 def test_next_hops_are_followed_by_difference(load_chain: LoadChain) -> None:
     chain = load(load_chain, vip(backend=SERVERS), next_hop="auto")
-    addresses = list(Elb().destinations(config_of(chain)))
+    addresses = sorted(Elb().destinations(config_of(chain)), key=str)
     hops = {address: NextHop(interface="eth0", mac=bytes.fromhex(MAC.replace(":", "")), mtu=9000, here=True) for address in addresses}
 
     assert ["the next hop of 3 backends is not known: packets for 10.0.0.1, 10.0.0.2, 10.0.0.3 are dropped"] == warnings(chain)
