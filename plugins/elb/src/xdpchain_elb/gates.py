@@ -15,7 +15,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 
-from xdpchain import Delete, Put, Write
+from xdpchain import Put, Run, Write
 
 ANY_PORTS, PREFIXES, CHANGING = 1, 2, 4
 """`enum elb_gate`"""
@@ -54,7 +54,7 @@ def numbered(writes: Iterable[Write], word: int) -> Iterator[Write]:
 
 
 def _changes_services(write: Write) -> bool:
-    return isinstance(write, Put | Delete) and write.map in _SERVICES
+    return not isinstance(write, Run) and write.map in _SERVICES
 
 
 def _next(word: int, changed: Iterable[Write]) -> int:
