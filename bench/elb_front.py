@@ -26,7 +26,7 @@ from xdpchain.function import Hook
 from bench.measure import program
 
 _SOURCE = Path(__file__).with_name("functions") / "elb_front.bpf.c"
-_PROGRAMS = ("front_one", "front_many", "front_new", "front_any", "front_proof", "front_floor")
+_PROGRAMS = ("front_one", "front_many", "front_new", "front_any", "front_services", "front_proof", "front_floor")
 _FLOW = 0x00800000
 """FLOW_START of the source: the low half of the source address and the source port, as a little-endian word."""
 _BALANCED = struct.pack("<I", ~_FLOW & 0xFFFFFFFF)
@@ -41,6 +41,7 @@ class Flows(enum.Enum):
     MANY = "front_many"
     NEW = "front_new"
     ANY = "front_any"
+    SERVICES = "front_services"
 
 
 @attrs.frozen
@@ -53,17 +54,22 @@ class Shape:
     address: int
     port: int
     balance: int
+    service: int
     id: int | None
 
-    def mask(self) -> bytes:
+    def mask(self, flows: Flows) -> bytes:
         """0 for each byte that varies, else 255."""
         varies = {*range(self.address, self.address + 2), *range(self.port, self.port + 2), *range(self.balance, self.balance + 4)}
         varies.update(range(self.id, self.id + 2) if self.id else ())
+        if flows is Flows.SERVICES:
+            varies |= {self.service, self.address - 2, self.address - 1}
         return bytes(0 if at in varies else 255 for at in range(self.length))
 
     def text(self) -> str:
         """What the source wants to know, and the source."""
+        network = struct.unpack_from("<H", self.frame, self.address - 2)[0]
         facts = {"BYTES": self.length, "TYPE": self.ethertype, "ADDRESS": self.address, "PORT": self.port, "BALANCE": self.balance}
+        facts |= {"SERVICE": self.service, "NETWORK": network}
         lines = [f"#define FRAME_{name} {value}" for name, value in facts.items()]
         if self.id:
             lines.append(f"#define FRAME_ID {self.id}")
@@ -82,7 +88,7 @@ def shape(destination: str, transport: Packet, payload: bytes | None = None) -> 
     content = Raw((_BALANCED + bytes(PAYLOAD))[:PAYLOAD] if payload is None else payload)
     frame = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / network / transport / content)
     balance = port + (4 if isinstance(transport, TCP) else 8)
-    return Shape(frame, len(frame), 0x86DD if six else 0x0800, 36 if six else 28, port, balance, None if six else 18)
+    return Shape(frame, len(frame), 0x86DD if six else 0x0800, 36 if six else 28, port, balance, port - 1, None if six else 18)
 
 
 class Fronts:
@@ -95,7 +101,7 @@ class Fronts:
 
     def before(self, target: Handle | Front, shape: Shape, flows: Flows) -> Front:
         """A front with the program `target` behind it."""
-        return Front(self._artifact(shape), shape, flows.value, target, frags=self._frags)
+        return Front(self._artifact(shape), shape, flows, target, frags=self._frags)
 
     def floor(self, shape: Shape) -> Handle:
         """The cheapest encapsulation that there can be."""
@@ -103,7 +109,7 @@ class Fronts:
 
     def proof(self, target: Handle, shape: Shape, flows: Flows, runs: int) -> int:
         """How many of `runs` frames came to `target` otherwise than they should; a run that did not get there counts, too."""
-        proof = Front(self._artifact(shape), shape, "front_proof", target, frags=self._frags)
+        proof = Front(self._artifact(shape), shape, flows, target, frags=self._frags, proof=True)
         front = self.before(proof, shape, flows)
         test_run(front.fd, shape.frame, repeat=runs)
         return runs - proof.seen
@@ -115,14 +121,15 @@ class Fronts:
 
 
 class Front:
-    """One loaded front, with maps of its own."""
+    """One loaded front, with maps of its own; or the `proof` that looks at what a front with these flows has made."""
 
-    def __init__(self, artifact: Artifact, shape: Shape, name: str, target: Handle | Front, *, frags: bool) -> None:
+    def __init__(self, artifact: Artifact, shape: Shape, flows: Flows, target: Handle | Front, *, frags: bool, proof: bool = False) -> None:
         self._maps = {one: _create(artifact, one) for one in artifact.maps}
-        behind = ProgArray(self._maps["front_behind" if name == "front_proof" else "front_next"])
+        behind = ProgArray(self._maps["front_behind" if proof else "front_next"])
         behind.point(Handle(os.dup(target.fd)))
-        map_update(self._maps["front_expected"].fd, bytes(4), shape.frame + shape.mask())
+        map_update(self._maps["front_expected"].fd, bytes(4), shape.frame + shape.mask(flows))
         self._frame = shape.frame
+        name = "front_proof" if proof else flows.value
         self._program = _load(artifact, name, {layout: one.fd for layout, one in self._maps.items()}, frags=frags)
 
     @property

@@ -25,6 +25,7 @@ from xdpchain.daemon.main import main as daemon
 from xdpchain.daemon.metrics import Family, NodeCollector
 from xdpchain.daemon.node import Node
 from xdpchain.daemon.store import Store
+from xdpchain.errors import PluginError
 from xdpchain.plugins import LOAD_VARIABLE, Plugins, load_plugins
 
 DOCS = Path(__file__).resolve().parent
@@ -37,7 +38,8 @@ _COMMANDS = """\
 
 `xdpchain` is for people and scripts, `xdpchaind` is the daemon. What shows something takes `--json`: then standard output has one JSON document
 and nothing else, an error included (`trace` prints one object in a line for each frame). What the exit codes mean is in the
-[operator's guide](operating.md#exit-codes); plugins may add commands of their own, which `xdpchain --help` lists, too.
+[operator's guide](operating.md#exit-codes). Plugins may add commands of their own, which `xdpchain --help` lists, too; those of the plugins in this
+repository stand at the end.
 """
 
 _EXAMPLE = """\
@@ -63,7 +65,7 @@ def pages(plugins: Plugins) -> dict[Path, str]:
     parts = {"events": events(), "metrics": metrics(plugins)}
     return {
         DOCS / "configuration.md": _NOTICE + reference(plugins.functions) + "\n" + _EXAMPLE.format(text=example),
-        DOCS / "commands.md": _NOTICE + commands(),
+        DOCS / "commands.md": _NOTICE + commands(plugins),
         operating: _filled(operating.read_text(encoding="utf-8"), parts),
     }
 
@@ -94,18 +96,29 @@ def _labels(family: Family) -> str:
     return ", ".join(f"`{label}`" for label in family._labelnames)  # noqa: SLF001 - prometheus-client has no public name for them
 
 
-def commands() -> str:
+def commands(plugins: Plugins) -> str:
     """The page of all commands, as `--help` prints them."""
-    found = [(client, None), *((one, client) for one in builtin.xdpchain_commands()), (daemon, None)]
-    contexts = (_context(command, parent) for command, parent in found)
+    top = _context(client, "xdpchain")
+    contexts = [top, *(_context(one, one.name, top) for one in builtin.xdpchain_commands()), _context(daemon, "xdpchaind")]
+    for _, answer in plugins.each("xdpchain_commands"):
+        if isinstance(answer, PluginError):
+            sys.exit(answer.message)
+        contexts += (context for one in answer for context in _with_inner(_context(one, one.name, top)))
     return "\n".join([_COMMANDS, *(f"## `{one.command_path}`\n\n```text\n{one.get_help()}\n```\n" for one in contexts)])
 
 
-def _context(command: click.Command, parent: click.Command | None) -> click.Context:
+def _context(command: click.Command, name: str | None, parent: click.Context | None = None) -> click.Context:
     """A command as it is called on a wide terminal."""
     settings = {**command.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
-    name = {client: "xdpchain", daemon: "xdpchaind"}.get(command, command.name)
-    return click.Context(command, parent=_context(parent, None) if parent else None, info_name=name, **settings)
+    return click.Context(command, parent=parent, info_name=name, **settings)
+
+
+def _with_inner(context: click.Context) -> Iterator[click.Context]:
+    """A command, and those in it if it is a group."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for inner in context.command.commands.values():
+            yield from _with_inner(_context(inner, inner.name, context))
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

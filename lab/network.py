@@ -23,14 +23,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import attrs
 from xdpchain.testing.namespace import End, Namespace
+
+from lab.node import START_S, Node
 
 KEPT = Path("/run/xdpchain-demo.json")
 """Where a lab that was left up says what belongs to it."""
 PORT = 80
 REPOSITORY = Path(__file__).resolve().parent.parent
-_BIN = Path(sys.executable).parent
-_START_S = 20.0
+
+
+@attrs.frozen
+class Seen:
+    """What a client saw: how many connections ended how, and in how many seconds all of them had begun."""
+
+    counts: Mapping[str, int]
+    seconds: float
+
+    @classmethod
+    def of(cls, client: subprocess.Popen[str]) -> Self:
+        """What it says at its end."""
+        said = json.loads(client.communicate()[0])
+        return cls(said["seen"], said["seconds"])
 
 
 class Lab:
@@ -39,24 +54,20 @@ class Lab:
     def __init__(self, node_file: str) -> None:
         self.keep = False
         self.folder = Path(tempfile.mkdtemp(prefix="xdpchain-demo-"))
-        self.plugins = self.folder / "plugins"
-        self.file = self.folder / "node.toml"
-        self.bpffs = self.folder / "bpffs"
-        self._daemon: subprocess.Popen[str] | None = None
+        self.bpffs, self.cache = self.folder / "bpffs", self.folder / "cache"
         self._namespaces: list[Namespace] = []
         self._pids: list[int] = []
         try:
-            for path in (self.plugins, self.bpffs):
-                path.mkdir()
+            self.bpffs.mkdir()
             subprocess.run(["mount", "-t", "bpf", "bpf", str(self.bpffs)], check=True)
-            self.file.write_text(node_file)
-            self.client, self.node, self.server = (self._namespace(label) for label in ("client", "node", "server"))
-            near_client, self.client_end = self.node.connect(self.client, "clients", "eth0")
-            near_server, self.server_end = self.node.connect(self.server, "servers", "eth0")
+            self.client, middle, self.server = (self._namespace(label) for label in ("client", "node", "server"))
+            near_client, self.client_end = middle.connect(self.client, "clients", "eth0")
+            near_server, self.server_end = middle.connect(self.server, "servers", "eth0")
             self._route(self.client, near_client, self.server_end)
             self._route(self.server, near_server, self.client_end)
             for setting in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-                self.node.run("sh", "-c", f"echo 1 > /proc/sys/{setting}")
+                middle.run("sh", "-c", f"echo 1 > /proc/sys/{setting}")
+            self.node = Node(middle, self.folder / "node", self.bpffs / "xdpchain", self.cache, node_file)
             self._run(self.server, sys.executable, "-m", "lab.web", "serve", str(PORT))
             self._wait_for_server()
         except BaseException:
@@ -67,56 +78,9 @@ class Lab:
     def url(self) -> str:
         return f"http://{self.server_end.ipv4}:{PORT}/"
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the daemon and the command line must know: nothing of this node is where that of the machine would be."""
-        places = {name: str(self.folder / name) for name in ("state", "cache")}
-        return {
-            **os.environ,
-            "XDPCHAIN_CONFIG": str(self.file),
-            "XDPCHAIN_ROOT": str(self.bpffs / "xdpchain"),
-            "XDPCHAIN_STATE": places["state"],
-            "XDPCHAIN_CACHE": places["cache"],
-            "XDPCHAIN_SOCKET": str(self.folder / "control.sock"),
-            "PYTHONPATH": str(self.plugins),
-        }
-
-    def start_daemon(self) -> float:
-        """Start xdpchaind on the node; returns after how many seconds it answered."""
-        began = time.monotonic()
-        log = (self.folder / "daemon.log").open("a")
-        command = (str(_BIN / "xdpchaind"), "--log-format", "json")
-        self._daemon = self.node.start(*command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
-        self._pids.append(self._daemon.pid)
-        while time.monotonic() - began < _START_S:
-            if self.xdpchain("status", "--json", check=False).returncode == 0 and self.daemon_answers():
-                return time.monotonic() - began
-            if self._daemon.poll() is not None:
-                break
-            time.sleep(0.05)
-        raise RuntimeError(f"xdpchaind did not start:\n{(self.folder / 'daemon.log').read_text()}")
-
-    def daemon_answers(self) -> bool:
-        """Whether the daemon listens on its socket."""
-        return (self.folder / "control.sock").exists()
-
-    def stop_daemon(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Stop xdpchaind; the chains stay."""
-        if self._daemon:
-            self._daemon.send_signal(number)
-            self._daemon.wait()
-            self._pids.remove(self._daemon.pid)
-            self._daemon = None
-
-    def xdpchain(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the command line on the node."""
-        return self.node.run(str(_BIN / "xdpchain"), *arguments, check=check, env=self.environment)
-
-    def load(self, *arguments: str) -> dict[str, int]:
+    def load(self, *arguments: str) -> Seen:
         """Let the client open connections to the server."""
-        done = self.client.run(sys.executable, "-m", "lab.web", "load", self.url, *arguments, cwd=REPOSITORY)
-        answer: dict[str, int] = json.loads(done.stdout)
-        return answer
+        return Seen.of(self.start_load(*arguments))
 
     def start_load(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, beside what happens next."""
@@ -137,8 +101,8 @@ class Lab:
 
     def _wait_for_server(self) -> None:
         began = time.monotonic()
-        while self.load("--connections", "1") != {"ok": 1}:
-            if time.monotonic() - began > _START_S:
+        while self.load("--connections", "1").counts != {"ok": 1}:
+            if time.monotonic() - began > START_S:
                 raise RuntimeError("the web server does not answer")
             time.sleep(0.1)
 
@@ -147,14 +111,14 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         if self.keep:
-            left = {"folder": str(self.folder), "namespaces": [one.name for one in self._namespaces], "pids": self._pids}
+            pids = [*self._pids, *filter(None, [self.node.pid])]
+            left = {"folder": str(self.folder), "namespaces": [one.name for one in self._namespaces], "pids": pids}
             KEPT.write_text(json.dumps(left))
         else:
             self.close()
 
     def close(self) -> None:
         """Take everything away."""
-        self.stop_daemon()
         for namespace in self._namespaces:
             namespace.close()
         _remove(self.folder)

@@ -3,7 +3,7 @@
 An HTTP server and a client that counts, both plain: what the lab's traffic is made of.
 
 `python -m lab.web serve PORT` answers every request, on all addresses. `python -m lab.web load URL --connections N [--rate R]` opens N connections
-one after the other or R a second, each with one request, and prints in JSON what became of them.
+at once or R a second, each with one request, and prints in JSON what became of them, and how many seconds passed until the last one began.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ async def serve(port: int) -> None:
     await server.serve_forever()
 
 
-async def request(host: str, port: int, patience_s: float) -> str:
-    """One connection with one request: "ok", "refused", "timeout" or "wrong answer"."""
+async def request(host: str, port: int, patience_s: float, begun: list[float]) -> str:
+    """One connection with one request: "ok", "refused", "timeout" or "wrong answer". When it began is added to `begun`."""
+    begun.append(time.monotonic())
     try:
         async with asyncio.timeout(patience_s):
             reader, writer = await asyncio.open_connection(host, port)
@@ -55,17 +56,24 @@ async def request(host: str, port: int, patience_s: float) -> str:
     return "ok" if answer == ANSWER else "wrong answer"
 
 
-async def load(url: str, connections: int, rate: float | None, seconds: float | None, patience_s: float) -> dict[str, int]:
-    """Open connections, all at once or `rate` a second, for `seconds` or until `connections` are made."""
+async def load(url: str, connections: int, rate: float | None, seconds: float | None, patience_s: float) -> tuple[dict[str, int], float]:
+    """
+    Open connections, all at once or `rate` a second, for `seconds` or until `connections` are made.
+
+    Returns:
+        How many there were of what, and the seconds between the first one's begin and the last one's.
+    """
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
     tasks: list[asyncio.Task[str]] = []
+    begun: list[float] = []
     began = time.monotonic()
     while (len(tasks) < connections) if seconds is None else (time.monotonic() - began < seconds):
-        tasks.append(asyncio.create_task(request(host, port, patience_s)))
+        tasks.append(asyncio.create_task(request(host, port, patience_s, begun)))
         if rate:
             await asyncio.sleep(max(0.0, began + len(tasks) / rate - time.monotonic()))
-    return dict(collections.Counter(await asyncio.gather(*tasks)))
+    seen = dict(collections.Counter(await asyncio.gather(*tasks)))
+    return seen, max(begun) - min(begun)
 
 
 def main() -> None:
@@ -84,7 +92,8 @@ def main() -> None:
     if choice.mode == "serve":
         asyncio.run(serve(choice.port))
     else:
-        json.dump(asyncio.run(load(choice.url, choice.connections, choice.rate, choice.seconds, choice.patience)), sys.stdout)
+        seen, seconds = asyncio.run(load(choice.url, choice.connections, choice.rate, choice.seconds, choice.patience))
+        json.dump({"seen": seen, "seconds": seconds}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@
  * The benchmark defines FRAME_BYTES (the frame's length), FRAME_TYPE (its ethertype), and where the frame has what varies with the flow:
  * FRAME_ADDRESS (low half of the source address), FRAME_PORT (source port), FRAME_BALANCE (4 bytes that are the complement of the two, in
  * what the transport's checksum covers), and for IPv4 FRAME_ID (2 bytes that are the complement of the first). So all checksums stay right.
+ * FRAME_SERVICE is the last byte of the destination, which is 0 in the frame where front_services is used, FRAME_NETWORK the half of the source
+ * address before the low one, as a little-endian number.
  *
  * Reads:   nothing of the packet.
- * Writes:  the Ethernet header; the source.
+ * Writes:  the Ethernet header; the source; the destination.
  * Verdict: that of the program behind it.
  */
 #include "xdpchain.h"
@@ -103,6 +105,26 @@ int front_any(struct xdp_md *ctx)
 	if (!frame)
 		return XDP_ABORTED;
 	front_choose(frame, bpf_get_prandom_u32());
+	front_next.call(ctx, 0);
+	return XDP_ABORTED;
+}
+
+/*
+ * One of 65,536 flows by chance: 256 ports with 256 destinations. What the destination gains the other half of the source address loses, so that no
+ * checksum changes.
+ */
+int front_services(struct xdp_md *ctx)
+{
+	u8 *frame = front_restored(ctx);
+	u32 chance, source;
+
+	if (!frame)
+		return XDP_ABORTED;
+	chance = bpf_get_prandom_u32();
+	frame[FRAME_SERVICE] = chance;
+	source = FRAME_NETWORK + 0xffff - (chance << 8 & 0xff00);
+	*(u16 *)(frame + FRAME_ADDRESS - 2) = (source & 0xffff) + (source >> 16);
+	front_choose(frame, FLOW_START ^ (chance & 0xff00) << 16);
 	front_next.call(ctx, 0);
 	return XDP_ABORTED;
 }

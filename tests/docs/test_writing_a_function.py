@@ -148,6 +148,17 @@ def test_the_table_of_the_guide_spreads_packets_over_all_backends(chain: LoadedC
     assert set(BACKENDS) == set(told.values())
 
 
+def test_the_guide_has_hardware_addresses_written_before_the_table_that_needs_them(chain: LoadedChain) -> None:
+    one = chain.config.instances["spread"]
+    chain.follow("spread", dict.fromkeys(HOPS, NextHop()))
+    lost = chain.send(Ether() / IP() / UDP(dport=4000)).reason
+    writes = list(one.function.configure_with_hops(one.config, one.config, chain.maps["spread"], HOPS))
+    chain.carry_out("spread", writes[: len(BACKENDS)])
+
+    assert ["no_backend", "sent"] == [lost, chain.send(Ether() / IP() / UDP(dport=4000)).reason]
+    assert list(one.function.configure(one.config, one.config, chain.maps["spread"])) == writes[len(BACKENDS) :]
+
+
 def test_the_table_of_the_guide_is_built_anew_for_another_config(chain: LoadedChain) -> None:
     chain.configure("spread", {"backend": [*BACKENDS[1:], BACKENDS[1]], "per_second": 1000})
     chain.follow("spread", HOPS)

@@ -100,6 +100,19 @@ class Put:
 
 
 @attrs.frozen
+class PutMany:
+    """
+    Write each of `values` at the key of `keys` that stands at its place: what as many `Put` would do, in this order, at a fraction of their cost.
+
+    Packets may see any part of it. Keys and values may be given as bytes, packed already.
+    """
+
+    map: str
+    keys: Sequence[Any]
+    values: Sequence[Any]
+
+
+@attrs.frozen
 class Delete:
     """Remove `key`; nothing happens where it is not there."""
 
@@ -129,7 +142,7 @@ class Run:
     most: int = 1
 
 
-Write = Put | Delete | Move | Run
+Write = Put | PutMany | Delete | Move | Run
 
 
 @attrs.frozen
@@ -259,9 +272,18 @@ class KernelFunction(Generic[ConfigT]):
         """
         The writes that lead from `old` to `new`, in the order in which they must happen.
 
-        `old` is None for a new instance and after a restart: config maps are empty then, state maps may hold what they held.
+        `old` is None for a new instance and after a restart: config maps are empty then, state maps may hold what they held. A generator's writes are
+        carried out as they come where all maps are new.
         """
         return ()
+
+    def configure_with_hops(self, old: ConfigT | None, new: ConfigT, maps: Maps, hops: NextHops) -> Iterable[Write]:
+        """
+        The same with the next hops of `destinations`, as far as they are known, so that what is new need not wait for `follow`.
+
+        The core asks this one; what answers is `configure`, unless a function overrides it.
+        """
+        return self.configure(old, new, maps)
 
     def metrics(self, config: ConfigT, maps: Maps) -> Iterable[Metric]:
         """Metrics beyond the core's own (packets and bytes by verdict and reason, fill levels, `stats` maps)."""

@@ -107,29 +107,45 @@ def next_hops(addresses: Iterable[Address]) -> dict[Address, NextHop]:
     return {address: hops[way] for address, way in zip(wanted, ways, strict=True)}
 
 
-async def watch_next_hops(debounce_s: float = DEBOUNCE_S) -> AsyncGenerator[None, None]:
+@attrs.define
+class News:
+    """
+    What a watch has heard. While `listening`, whatever was looked up under the number that `heard` has now is still so.
+
+    A change that somebody made before he asked the same event loop for anything is counted by then: the kernel tells of it at once.
+    """
+
+    listening: bool = False
+    heard: int = 0
+
+
+async def watch_next_hops(debounce_s: float = DEBOUNCE_S, news: News | None = None) -> AsyncGenerator[None, None]:
     """
     Yield at once, and again whenever a next hop may have changed: a link, a route, a rule, or a neighbour's hardware address.
 
-    Nothing is missed: where the kernel had more to say than there was room for, that counts as a change.
+    Nothing is missed: where the kernel had more to say than there was room for, that counts as a change. `news` knows of it before it is told.
     """
     macs: dict[tuple[int, bytes], bytes | None] = {}
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    loop, changed, news = asyncio.get_running_loop(), asyncio.Event(), news or News()
     with rtnetlink.listen(_GROUPS) as listener:
 
         def take() -> None:
             if _changes(listener, macs):
-                news.set()
+                news.heard += 1
+                changed.set()
 
         loop.add_reader(listener.fileno(), take)
+        news.heard += 1
+        news.listening = True
         try:
             yield
             while True:
-                await news.wait()
+                await changed.wait()
                 await asyncio.sleep(debounce_s)
-                news.clear()
+                changed.clear()
                 yield
         finally:
+            news.listening = False
             loop.remove_reader(listener.fileno())
 
 
@@ -157,10 +173,9 @@ def _another_mac(kind: int, body: bytes, macs: dict[tuple[int, bytes], bytes | N
         return False
     told = attributes(body, _NEIGHBOUR.size)
     key, mac = (index, told.get(_NDA_DST, b"")), told.get(_NDA_LLADDR) if kind == NEWNEIGH and state & _VALID else None
-    before = macs.get(key)
-    if mac is None:
-        macs.pop(key, None)
-    else:
+    # of one that was not heard of before nobody knows what it had
+    before = macs.pop(key, b"")
+    if kind == NEWNEIGH:
         macs[key] = mac
     return mac != before
 

@@ -261,7 +261,7 @@ class Role(enum.Enum):
     STATS = "stats"
     """kept like state, and summed over CPUs for the metrics"""
     SCRATCH = "scratch"
-    """made anew, seen by no packet: what routines work on. What is written to it is not taken back when an apply fails"""
+    """made anew: what routines work on, and what programs remember for themselves. What is written to it is not taken back when an apply fails"""
 
 
 class WhenFull(enum.Enum):
@@ -281,7 +281,8 @@ class Map:
     One map of a function.
 
     `name` is the name in C, `capacity` the number of entries (C says `BY_SCHEMA` for it), `flags` the kernel's `BPF_F_*` for creation,
-    `inner` the declaration of the maps inside a map of maps.
+    `inner` the declaration of the maps inside a map of maps. Maps of one `family` speak of each other's keys: when its name changes, all of them
+    are made anew, so that none is kept beside another that is not.
     """
 
     name: str
@@ -293,6 +294,7 @@ class Map:
     help: str
     flags: int = 0
     inner: Map | None = None
+    family: str = ""
 
     @property
     def when_full(self) -> WhenFull:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdpchain import Delete, Hook, KernelFunction, Move, Program, Put, Run, Verdict, Write
+from xdpchain import Delete, Hook, KernelFunction, Move, Program, Put, PutMany, Run, Verdict, Write
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.engine import Engine
@@ -53,7 +53,7 @@ def state(chain: LoadedChain) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, one in maps(chain).items():
         if name != "worker_job":
-            found[name] = sorted((key, repr(value)) for key, value in one.items())
+            found[name] = sorted((repr(key), repr(value)) for key, value in one.items())
             if one.schema.inner:
                 found |= {f"{name} {key}": content(one, key) for key, _ in one.items()}
     return found
@@ -103,6 +103,45 @@ def test_packets_find_the_inner_maps(chain: LoadedChain, worker: Worker) -> None
     apply(chain, worker, [Put("worker_books", 7, [(7, {"left": 0, "right": 9})])])
 
     assert [Verdict.PASS, Verdict.TX] == [before, chain.send(HEADER + bytes(50)).verdict]
+
+
+def test_many_puts_are_as_each_of_them(chain: LoadedChain, worker: Worker) -> None:
+    names, seen = maps(chain)["worker_names"], maps(chain)["worker_seen"]
+    apply(
+        chain,
+        worker,
+        [
+            Put("worker_names", 1, 5),
+            PutMany("worker_names", [1, 2, 1], [6, 7, 8]),
+            PutMany("worker_names", (), ()),
+            PutMany("worker_names", [bytes([3, 0, 0, 0])], [bytes([9, *bytes(7)])]),
+            PutMany("worker_seen", [0], [{"left": 1, "right": 2}]),
+            PutMany("worker_books", [7, 8], [[(1, {"left": 1, "right": 1})], ()]),
+        ],
+    )
+
+    assert {1: 8, 2: 7, 3: 9} == dict(names.items())
+    assert {(1, 2)} == {(one["left"], one["right"]) for one in seen.get(0) or ()}
+    assert [[1], []] == [[key for key, _ in content(maps(chain)["worker_books"], book)] for book in (7, 8)]
+
+
+def test_what_many_puts_have_overwritten_comes_back(chain: LoadedChain, worker: Worker) -> None:
+    apply(chain, worker, [Put("worker_names", 1, 5), Put("worker_names", 2, 6)])
+    before = state(chain)
+
+    with pytest.raises(KernelError):
+        apply(chain, worker, [PutMany("worker_names", [2, 3, 2], [7, 8, 9]), BROKEN])
+
+    assert before == state(chain)
+
+
+def test_keys_without_values_are_refused(chain: LoadedChain, worker: Worker) -> None:
+    before = state(chain)
+
+    with pytest.raises(PluginError, match="3 keys and 1 values for worker_names"):
+        apply(chain, worker, [PutMany("worker_names", [1, 2, 3], [4])])
+
+    assert before == state(chain)
 
 
 def test_a_put_replaces_the_inner_map_as_a_whole(chain: LoadedChain, worker: Worker) -> None:
@@ -219,8 +258,8 @@ def test_a_routine_that_the_verifier_refuses_names_the_plugin(tmp_path: Path, co
 
 FULL = [Put("worker_names", key, key) for key in range(5000)]
 STARTED: list[Write] = [
-    *FULL,
     Put("worker_ready", 2, 2),
+    Put("worker_trie", {"length": 8, "word": 3}, 8),
     Put("worker_seen", 2, {"left": 5, "right": 6}),
     Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
     Put("worker_shelves", 1, [shelf(8)]),
@@ -238,18 +277,15 @@ CHANGES: dict[str, list[Write]] = {
     "inner deleted": [Delete("worker_shelves", 1), Delete("worker_shelves", 2), Delete("worker_books", 7), Delete("worker_books", 9)],
     "moved": [Move("worker_shelves", 1, 3), Move("worker_shelves", 2, 1), Put("worker_names", 1, 2), Move("worker_shelves", 3, 300)],
     "moved with a routine": [*JOB, Move("worker_shelves", 0, 1), Put("worker_ready", 1, 1)],
+    "trie": [Put("worker_trie", {"length": 24, "word": 0x00010203}, 1), Put("worker_trie", {"length": 16, "word": 0x00000203}, 2)],
+    "trie deleted": [Delete("worker_trie", {"length": 24, "word": 0x00010203}), Delete("worker_trie", {"length": 8, "word": 0x00000003})],
     "many": [Put("worker_shelves", key, ()) for key in range(300)],
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_a_failed_change_has_written_is_taken_back(chain: LoadedChain, worker: Worker, name: str) -> None:
-    started = [
-        Put("worker_ready", 2, 2),
-        Put("worker_seen", 2, {"left": 5, "right": 6}),
-        Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
-    ]
-    apply(chain, worker, [*FULL, *started, Put("worker_shelves", 1, [shelf(8)]), Put("worker_shelves", 2, [shelf(9)])])
+    apply(chain, worker, [*FULL, *STARTED])
     before = state(chain)
     apply(chain, worker, ())
     with pytest.raises(KernelError, match="not done"):
@@ -267,12 +303,7 @@ def test_what_was_written_for_a_routine_is_not_taken_back(chain: LoadedChain, wo
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_one_of_those_changes_does_change_something(chain: LoadedChain, worker: Worker, name: str) -> None:
-    started = [
-        Put("worker_ready", 2, 2),
-        Put("worker_seen", 2, {"left": 5, "right": 6}),
-        Put("worker_books", 7, [(7, {"left": 0, "right": 9})]),
-    ]
-    apply(chain, worker, [*FULL, *started, Put("worker_shelves", 1, [shelf(8)]), Put("worker_shelves", 2, [shelf(9)])])
+    apply(chain, worker, [*FULL, *STARTED])
     before = state(chain)
     apply(chain, worker, CHANGES[name])
 

@@ -29,6 +29,11 @@ struct worker_job {
 	u32 runs;
 };
 
+struct worker_prefix {
+	u32 length;
+	u32 word;
+};
+
 struct worker_pair {
 	u32 left;
 	u32 right;
@@ -40,6 +45,7 @@ BPF_TABLE("hash", u32, struct worker_pair, worker_form, BY_SCHEMA);
 BPF_HASH_OF_MAPS(worker_books, u32, "worker_form", BY_SCHEMA);
 BPF_TABLE("array", u32, struct worker_job, worker_job, BY_SCHEMA);
 BPF_TABLE("hash", u32, u64, worker_names, BY_SCHEMA);
+BPF_F_TABLE("lpm_trie", struct worker_prefix, u64, worker_trie, BY_SCHEMA, 1);
 BPF_TABLE("percpu_array", u32, struct worker_pair, worker_seen, BY_SCHEMA);
 BPF_TABLE("array", u32, u64, worker_ready, BY_SCHEMA);
 
@@ -98,6 +104,7 @@ static __always_inline verdict worker(struct xdp_md *ctx, struct packet *packet)
 
 SHELF = Struct("worker_shelf", {"word": Array(u32, WIDTH)})
 JOB = Struct("worker_job", {"at": u32, "step": u32, "runs": u32})
+PREFIX = Struct("worker_prefix", {"length": u32, "word": u32})
 PAIR = Struct("worker_pair", {"left": u32, "right": u32})
 
 
@@ -136,6 +143,7 @@ class Worker(KernelFunction[WorkerConfig]):
             state("worker_books", MapKind.HASH_OF_MAPS, u32, 16, form),
             state("worker_job", MapKind.ARRAY, JOB, 1, role=Role.SCRATCH),
             state("worker_names", MapKind.HASH, u64, 5000),
+            attrs.evolve(state("worker_trie", MapKind.LPM_TRIE, u64, 9), key=PREFIX, flags=1),
             state("worker_seen", MapKind.PERCPU_ARRAY, PAIR, 8),
             state("worker_ready", MapKind.ARRAY, u64, 3),
         )

@@ -131,6 +131,18 @@ def test_jumbo_frames_need_functions_and_a_driver_that_can(size: int, frags: boo
     assert len(list(interfaces.mtu(Interface(1, "eth0", mtu=size), frozenset(features), frags=frags))) == count
 
 
+@pytest.mark.parametrize(
+    ("effective", "state", "missing"),
+    [("000001ffffffffff", State.OK, ""), ("0000000000201000", State.OK, ""), ("0000000000200000", State.WARN, "no CAP_NET_ADMIN")]
+    + [(effective, State.FAIL, "no CAP_SYS_ADMIN") for effective in ("000001ffffdfffff", "0000000000001000", "0000000000000000")],
+)
+def test_a_missing_capability_is_named(effective: str, state: State, missing: str) -> None:
+    found = kernel.capabilities(f"Name:\txdpchaind\nCapPrm:\t0000000000000000\nCapEff:\t{effective}\n", "its capabilities", "more of them")
+
+    assert (state, missing in found.text) == (found.state, True)
+    assert found.hint == ("more of them" if missing else "")
+
+
 def test_missing_tools_are_named_with_their_package(tmp_path: Path) -> None:
     headers, bcc = toolchain._headers(tmp_path), toolchain._bcc("/nonexistent/python3")
 

@@ -249,6 +249,7 @@ def test_a_fingerprint_changes_with_all_that_makes_a_map_another_one():
         flows(key=u64),
         flows(key=fields(KEY, port=be16)),
         flows(value=fields(VALUE, mac=Array(u8, 6))),
+        flows(family="others"),
         flows(inner=TEMPLATE),
         flows(inner=attrs.evolve(TEMPLATE, capacity=9)),
     ]

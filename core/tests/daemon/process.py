@@ -45,10 +45,10 @@ class Daemon:
         if ready:
             self.wait_for(lambda: self.events("ready"))
 
-    def spawn(self) -> None:
-        """Start it."""
+    def spawn(self, *under: str) -> None:
+        """Start it, by another command if one is given."""
         self.log.write_text("")
-        command = [sys.executable, "-c", "from xdpchain.daemon.main import main; main()"]
+        command = [*under, sys.executable, "-c", "from xdpchain.daemon.main import main; main()"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, stderr=log, stdin=subprocess.DEVNULL)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from xdpchain.cli.client import call
-from xdpchain.errors import DaemonError, ExitCode, PluginError
+from xdpchain.errors import ConfigError, DaemonError, ExitCode, PluginError
 from xdpchain.testing import Namespace, Netns
 
 from core.tests.daemon.conftest import add_link
@@ -176,6 +176,22 @@ def test_a_config_that_does_not_fit_the_routes_is_refused_before_anything_change
     ip("route", "add", f"{NOWHERE}/32", "via", THERE)
     sender.cli("apply")
     assert 1 == ask(sender, NOWHERE)["routed"]
+
+
+def test_a_route_that_went_at_this_moment_is_not_there_for_an_apply(sender: Daemon, neighbour: Namespace) -> None:
+    answers(neighbour)
+    sender.configure(node(THERE, NOWHERE))
+    sender.start()
+    sender.configure(node(THERE, NOWHERE, picky=True))
+
+    for _ in range(10):
+        ip("route", "add", f"{NOWHERE}/32", "via", THERE)
+        sender.wait_for(lambda: mac(sender, NOWHERE) == MAC)
+        call("apply", socket=sender.socket)
+        ip("route", "del", f"{NOWHERE}/32")
+        with pytest.raises(ConfigError) as caught:
+            call("apply", socket=sender.socket)
+        assert ["cannot be reached: there is no route to it"] == [problem.message for problem in caught.value.problems]
 
 
 def refused(daemon: Daemon, address: str) -> DaemonError:

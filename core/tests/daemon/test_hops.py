@@ -15,6 +15,7 @@ from xdpchain import Hook, KernelFunction, Maps, Program, Put, Write
 from xdpchain.chain.engine import Engine
 from xdpchain.config import InstanceConfig, InterfaceConfig, NodeConfig, NodeSettings
 from xdpchain.daemon.failures import Failures
+from xdpchain.daemon.found import Found
 from xdpchain.daemon.hops import MAX_EVENTS, HopFollower
 from xdpchain.errors import KernelError
 from xdpchain.function import NextHop, NextHops
@@ -210,6 +211,78 @@ def test_an_apply_waits_for_a_new_neighbour_to_answer_but_not_for_an_old_one(fol
     follower.look(config, patience_s=60)
 
     assert 4 == len(world.looks)
+
+
+def test_an_apply_looks_up_only_what_is_new_while_nothing_is_heard_of_a_change(
+    follower: HopFollower, engine: RecordingEngine, world: World
+) -> None:
+    engine.sets = {"one": {}, "two": {}}
+    follower.news.listening = True
+    follower.bring(config := node(one=(A, B)), follower.look(config))
+    world.hops = {address: NextHop("eth0", address, MAC, 1400) for address in (A, B, C)}
+
+    found = follower.look(config := node(one=(B, C), two=(A, C)), trust=True)
+    follower.bring(config, found)
+
+    assert [[A, B], [C]] == world.looks
+    assert {A: 1500, B: 1500, C: 1400} == {address: hop.mtu for address, hop in found.all.items()}
+    assert {"one": {B: False, C: True}, "two": {A: True, C: True}} == seen_here(found)
+
+    fewer = follower.look(node(one=(C,)), trust=True)
+    assert ([], {C}, {C}) == (world.looks[-1], set(fewer.all), set(fewer.of["one"]))
+
+    follower.news.heard += 1
+
+    assert {1400} == {hop.mtu for hop in follower.look(config, trust=True).all.values()}
+    assert [A, B, C] == world.looks[-1]
+
+
+def test_what_an_apply_looks_up_while_something_is_heard_is_looked_up_again(follower: HopFollower, world: World) -> None:
+    follower.news.listening = True
+    follower.bring(config := node(one=(A,)), found := follower.look(config))
+    look = world.look
+
+    def hears(addresses: Iterable[Address]) -> NextHops:
+        follower.news.heard += 1
+        return look(addresses)
+
+    follower._look_up = hears
+    follower.bring(config := node(one=(A, B)), found := follower.look(config, trust=True))
+    follower._look_up = look
+    follower.look(config, trust=True)
+
+    assert {A, B} == found.all.keys()
+    assert [[A], [B], [A, B]] == world.looks
+
+
+def test_an_apply_trusts_nothing_while_nobody_listens(follower: HopFollower, world: World) -> None:
+    follower.bring(config := node(one=(A, B)), follower.look(config, trust=True))
+    follower.look(config, trust=True)
+
+    assert [[A, B], [A, B]] == world.looks
+
+
+def test_an_apply_asks_again_for_what_was_not_known(follower: HopFollower, world: World) -> None:
+    follower.news.listening = True
+    world.hops[A] = NextHop("eth0", A, None, 1500)
+    follower.bring(config := node(one=(A, B)), follower.look(config))
+
+    follower.look(config, trust=True)
+
+    assert [[A, B], [A]] == world.looks
+
+
+def test_other_chains_see_the_same_next_hops_in_another_way(follower: HopFollower, engine: RecordingEngine, world: World) -> None:
+    follower.news.listening = True
+    follower.bring(config := node(one=(A, B)), follower.look(config))
+
+    elsewhere = attrs.evolve(config, interfaces=(InterfaceConfig("lan", ("one",)),))
+
+    assert {"one": {A: False, B: True}} == seen_here(follower.look(elsewhere, trust=True))
+
+
+def seen_here(found: Found) -> dict[str, dict[Address, bool]]:
+    return {name: {address: hop.here for address, hop in hops.items()} for name, hops in found.of.items()}
 
 
 def test_where_nobody_sends_nothing_is_looked_up(follower: HopFollower, engine: RecordingEngine, world: World) -> None:

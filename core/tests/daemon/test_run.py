@@ -71,6 +71,17 @@ def test_a_configured_chain_runs_and_is_shown(daemon: Daemon, link: str) -> None
     assert daemon.end() == 0
 
 
+def test_the_doctor_finds_a_daemon_that_may_too_little(daemon: Daemon, link: str) -> None:
+    daemon.spawn("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    daemon.wait_for(lambda: daemon.events("ready"))
+
+    found = {one["subject"]: one for one in daemon.data("doctor")["findings"]}
+
+    assert (found["capabilities"]["state"], found["daemon's capabilities"]["state"]) == ("ok", "warn")
+    assert "CAP_NET_ADMIN" in found["daemon's capabilities"]["text"]
+    assert "--systemd-unit" in found["daemon's capabilities"]["hint"]
+
+
 def test_the_chain_outlives_the_daemon_and_status_reads_it_from_the_kernel(daemon: Daemon, link: str) -> None:
     daemon.start()
     daemon.end()

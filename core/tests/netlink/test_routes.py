@@ -14,7 +14,7 @@ import attrs
 import pytest
 from xdpchain import routes
 from xdpchain.function import NextHop
-from xdpchain.routes import next_hops, watch_next_hops
+from xdpchain.routes import News, next_hops, watch_next_hops
 from xdpchain.rtnetlink import listen
 from xdpchain.testing import Netns
 from xdpchain.testing.namespace import End, Namespace
@@ -243,6 +243,57 @@ def test_whatever_may_change_a_next_hop_wakes(bed: Bed, change: str) -> None:
 
     with bed.node.entered():
         asyncio.run(run())
+
+
+def test_a_neighbour_that_vanishes_wakes_though_it_was_not_heard_of_before(bed: Bed) -> None:
+    bed.ip("neighbor", "replace", bed.there.ipv4, "lladdr", bed.there.mac, "dev", "eth0", "nud", "permanent")
+
+    async def run() -> None:
+        async with watching() as watcher:
+            bed.ip("neighbor", "del", bed.there.ipv4, "dev", "eth0")
+            await watcher.woken.wait()
+
+    with bed.node.entered():
+        asyncio.run(run())
+
+
+def test_a_neighbour_that_never_answers_wakes_once(bed: Bed) -> None:
+    nobody = f"{bed.there.ipv4[:-1]}9"
+
+    async def run() -> tuple[int, int]:
+        async with watching() as watcher:
+            for state in ("incomplete", "failed"):
+                bed.ip("neighbor", "replace", nobody, "dev", "eth0", "nud", state)
+            before = await watcher.quiet()
+            for state in ("incomplete", "failed"):
+                bed.ip("neighbor", "replace", nobody, "dev", "eth0", "nud", state)
+            bed.ip("neighbor", "del", nobody, "dev", "eth0")
+            return before, await watcher.quiet()
+
+    with bed.node.entered():
+        before, after = asyncio.run(run())
+
+    assert before == after
+
+
+def test_what_is_heard_counts_before_the_stream_wakes(bed: Bed) -> None:
+    async def run() -> tuple[News, News]:
+        news = News()
+        async with contextlib.aclosing(watch_next_hops(3600, news)) as changes:
+            await anext(changes)
+            before = attrs.evolve(news)
+            bed.ip("route", "add", "10.99.0.0/16", "via", bed.there.ipv4)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            after = attrs.evolve(news)
+        assert not news.listening
+        return before, after
+
+    with bed.node.entered():
+        before, after = asyncio.run(run())
+
+    assert (True, True) == (before.listening, after.listening)
+    assert before.heard < after.heard
 
 
 def test_a_neighbour_that_only_grows_old_wakes_nobody(bed: Bed) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from scapy.layers.inet import IP
 from scapy.packet import Packet
+from xdpchain.config import loads
 from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
-from xdpchain_elb import Elb
+from xdpchain_elb import Elb, ElbConfig
 
 from plugins.elb.tests.documents import SOURCES, backends, vip
-from plugins.elb.tests.packets import VIP4, VIP6, assert_valid
+from plugins.elb.tests.fuzz.frames import link_of
+from plugins.elb.tests.packets import NEXT_HOP, VIP4, VIP6, assert_valid
 
 SERVERS = tuple(f"10.0.0.{number}" for number in range(1, 9))
 PORT = 443
@@ -34,8 +36,38 @@ def load_balancer(
     vips = [
         vip(address, port, protocol, backend=backends(*servers), options=options) for address in addresses for protocol in ("tcp", "udp")
     ]
-    table = {**SMALL, "source": SOURCES, "next_hop": "02:00:00:00:00:99", "mtu": 1500, **keys, "vip": vips}
-    return load_chain({"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table}}, functions=[Elb()])
+    return balancer_of(load_chain, *vips, **keys)
+
+
+def balancer_of(load_chain: LoadChain, *vips: dict[str, Any], **keys: Any) -> LoadedChain:
+    """These VIPs; `keys` are other keys of the instance."""
+    return load_chain(document(*vips, **keys), functions=[Elb()])
+
+
+def lead(chain: LoadedChain, *vips: dict[str, Any], **keys: Any) -> None:
+    """Lead a balancer to these VIPs, as an apply does."""
+    chain.configure("elb", table(*vips, **keys))
+
+
+def config_of(*vips: dict[str, Any], **keys: Any) -> ElbConfig:
+    """The config with these VIPs, as the core reads it."""
+    config: ElbConfig = loads(document(*vips, **keys), {"elb": Elb()}).instances["elb"].config
+    return config
+
+
+def document(*vips: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """A node with one balancer."""
+    return {"interface": {"eth0": {"chain": ["elb"]}}, "function": {"elb": table(*vips, **keys)}}
+
+
+def table(*vips: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """What `[function.elb]` holds."""
+    return {**SMALL, "source": SOURCES, "next_hop": NEXT_HOP, "mtu": 1500, **keys, "vip": vips}
+
+
+def outcome(result: Result) -> tuple[Verdict, str]:
+    """The verdict and the reason."""
+    return result.verdict, result.reason
 
 
 def passed(result: Result) -> bool:
@@ -49,7 +81,7 @@ def server_of(chain: LoadedChain, packet: Packet, reason: str) -> str:
 
     assert (Verdict.TX, reason) == (result.verdict, result.reason)
     assert_valid(result.packet)
-    assert result.packet.endswith(result.sent[14:])
+    assert result.packet.endswith(result.sent[link_of(result.sent)[0] :])
 
     server: str = result.scapy[IP].dst
     return server

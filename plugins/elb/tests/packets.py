@@ -9,7 +9,7 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
-CLIENT_MAC, NODE_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+CLIENT_MAC, NODE_MAC, NEXT_HOP = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:99"
 CLIENT4, CLIENT6 = "192.0.2.7", "2001:db8:c::7"
 VIP4, VIP6 = "10.200.1.1", "fc00:1::1"
 GUE_PORT = 6080

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
@@ -100,15 +99,6 @@ def spend(chain: LoadedChain, in_tick: int, spent: int) -> None:
     """Make every CPU believe that it has sent so many answers in a tick."""
     budget = chain.maps["elb"]["elb_budget"]
     budget.put(0, [{"tick": in_tick, "spent": spent}] * os.sysconf("SC_NPROCESSORS_CONF"))
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """Every CPU has a budget of its own: stay on one."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
 
 
 @pytest.mark.usefixtures("one_cpu")

@@ -48,8 +48,9 @@ def check_schema(owner: str, maps: Sequence[schema.Map], artifact: Artifact) -> 
 
 
 def fingerprint(declared: schema.Map) -> str:
-    """Eight hex digits that two declarations share only when one may go on with the other's map: kind, capacity, flags, key, value, inner."""
+    """Eight hex digits that two declarations share only when one may go on with the other's map: kind, capacity, flags, key, value, inner, family."""
     parts = [declared.kind.name, str(declared.capacity), str(declared.flags), _canonical(declared.key), _canonical(declared.value)]
+    parts += [declared.family] if declared.family else []
     if declared.inner:
         parts.append(fingerprint(declared.inner))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

@@ -68,7 +68,7 @@ class KernelMap:
 
     def get_many(self, keys: Sequence[Any]) -> list[Any | None]:
         """The values at `keys`, None where there is none."""
-        found = self.get_many_raw(_packed(self.schema.key, keys))
+        found = self.get_many_raw(self.pack_keys(keys))
         return [None if data is None else self._unpack(data) for data in found]
 
     def items(self) -> Iterator[tuple[Any, Any]]:
@@ -129,9 +129,7 @@ class KernelMap:
         if self.schema.inner:
             self.put_inners({self.schema.key.pack(key): self.make_inner(value) for key, value in pairs})
         elif pairs:
-            keys, values = [key for key, _ in pairs], [value for _, value in pairs]
-            packed = [self.pack(value) for value in values] if self.schema.kind.per_cpu else _packed(self.schema.value, values)
-            self.put_many_raw(_packed(self.schema.key, keys), packed)
+            self.put_many_raw(self.pack_keys([key for key, _ in pairs]), self.pack_values([value for _, value in pairs]))
 
     def delete(self, key: Any) -> bool:
         """Remove `key`; False where it was not there. What an array has at `key` becomes zero."""
@@ -144,6 +142,14 @@ class KernelMap:
         inner = self._new_inner()
         inner.put_many(content)
         return inner
+
+    def pack_keys(self, keys: Sequence[Any]) -> Sequence[bytes]:
+        """The bytes of many keys."""
+        return _packed(self.schema.key, keys)
+
+    def pack_values(self, values: Sequence[Any]) -> Sequence[bytes]:
+        """The bytes of many values, each for all CPUs where the map has one for each."""
+        return [self.pack(value) for value in values] if self.schema.kind.per_cpu else _packed(self.schema.value, values)
 
     def _pack_each(self, value: Any) -> bytes:
         values = value if isinstance(value, list) else [value] * possible_cpus()

@@ -29,7 +29,7 @@ from xdpchain.chain.sources import Sources, Units
 from xdpchain.chain.transaction import Transaction
 from xdpchain.config import InstanceConfig, NodeConfig
 from xdpchain.errors import InterfaceError, XdpchainError
-from xdpchain.function import Hook, Write
+from xdpchain.function import Hook, NextHops, Write
 
 
 @attrs.frozen
@@ -63,7 +63,9 @@ class Engine:
         wanted = want(config, present, Sources(config.instances, self._units).codes)
         return self._plan(state, wanted, present)
 
-    def apply(self, config: NodeConfig, present: Sequence[Interface], *, blocked_ok: bool = False) -> Plan:
+    def apply(
+        self, config: NodeConfig, present: Sequence[Interface], *, blocked_ok: bool = False, hops: Mapping[str, NextHops] | None = None
+    ) -> Plan:
         """
         Make the node run `config`, all or nothing; returns the plan that was carried out.
 
@@ -72,6 +74,7 @@ class Engine:
             present: the interfaces that there are.
             blocked_ok: go on without the interfaces on which a chain cannot be attached (a daemon that starts, an interface that
                 appears), and name them in the plan. Without it they are an error.
+            hops: the next hops that instances want to know, by their names, as far as they are known.
 
         Raises:
             XdpchainError: nothing was changed; what could not be taken back, if anything, is in `details`.
@@ -88,7 +91,7 @@ class Engine:
         if plan or first:
             transaction = Transaction()
             try:
-                state, plan = self._carry_out(state, plan, wanted, sources, transaction, blocked_ok=blocked_ok)
+                state, plan = self._carry_out(state, plan, wanted, sources, transaction, hops or {}, blocked_ok=blocked_ok)
             except BaseException as error:
                 failed = transaction.roll_back()
                 if failed and isinstance(error, XdpchainError):
@@ -110,7 +113,15 @@ class Engine:
         return make_plan(wanted, running, _blocked(wanted, running, present))
 
     def _carry_out(
-        self, state: State, plan: Plan, wanted: Wanted, sources: Sources, transaction: Transaction, *, blocked_ok: bool
+        self,
+        state: State,
+        plan: Plan,
+        wanted: Wanted,
+        sources: Sources,
+        transaction: Transaction,
+        hops: Mapping[str, NextHops],
+        *,
+        blocked_ok: bool,
     ) -> tuple[State, Plan]:
         by_kind: dict[Kind, list[Action]] = {kind: [a for a in plan.actions if a.kind is kind] for kind in Kind}
         wired = [*by_kind[Kind.ATTACH], *by_kind[Kind.REWIRE]]
@@ -120,11 +131,12 @@ class Engine:
         instances = {name: instance for name, instance in state.instances.items() if name in wanted.instances}
         for name in made:
             one: InstanceConfig = wanted.instances[name]
-            instances[name] = make_instance(name, one.function, one.config, wanted.codes[name], artifacts[name], self.pins, transaction)
+            code, known = wanted.codes[name], hops.get(name, {})
+            instances[name] = make_instance(name, one.function, one.config, code, artifacts[name], self.pins, transaction, known)
         changes = []
         for action in by_kind[Kind.CONFIGURE]:
             changed = attrs.evolve(instances[action.instance], config=wanted.instances[action.instance].config)
-            changes.append((changed, writes_between(instances[action.instance], changed.config)))
+            changes.append((changed, writes_between(instances[action.instance], changed.config, hops.get(action.instance, {}))))
             instances[action.instance] = changed
         rewired = [
             rewire_chain(state.chains[place], wiring, instances, dispatchers[place.hook], wanted.names, self.pins, transaction)

@@ -21,10 +21,11 @@ from xdpchain.chain.routine import Routine, load_routines
 from xdpchain.chain.transaction import Transaction
 from xdpchain.chain.writes import carry_out
 from xdpchain.errors import PluginError, XdpchainError
-from xdpchain.function import Hook, KernelFunction, Write
+from xdpchain.function import Hook, KernelFunction, NextHops, Write
 from xdpchain.schema import Map, Role
 
 _KEPT = {Role.STATE, Role.STATS}
+_NO_HOPS: NextHops = {}
 
 
 @attrs.frozen
@@ -55,7 +56,14 @@ def plugin_call(function: KernelFunction[Any], method: str) -> Iterator[None]:
 
 
 def make_instance(
-    name: str, function: KernelFunction[Any], config: Any, code: str, artifact: Artifact, pins: Pins | None, transaction: Transaction
+    name: str,
+    function: KernelFunction[Any],
+    config: Any,
+    code: str,
+    artifact: Artifact,
+    pins: Pins | None,
+    transaction: Transaction,
+    hops: NextHops = _NO_HOPS,
 ) -> Instance:
     """
     Create an instance's maps, adopt the pinned ones whose schema fits, load its routines, and write its config.
@@ -81,15 +89,18 @@ def make_instance(
     entries = [program.entry for program in function.programs if program.hook is Hook.ROUTINE]
     routines = load_routines(name, function.name, artifact, entries, {map_name: one.fd for map_name, one in maps.items()})
     with plugin_call(function, "configure"):
-        writes = list(function.configure(None, config, maps))
+        writes: Iterable[Write] = function.configure_with_hops(None, config, maps, hops)
+        if kept:
+            # else nothing is lost when it raises half way: what it has written goes with the maps
+            writes = list(writes)
         carry_out(function.name, "configure", writes, maps, routines, transaction, fresh=maps.keys() - kept)
     return Instance(name, function, config, code, artifact, maps, routines, tuple(pinned))
 
 
-def writes_between(instance: Instance, config: Any) -> Sequence[Write]:
+def writes_between(instance: Instance, config: Any, hops: NextHops = _NO_HOPS) -> Sequence[Write]:
     """What the config handler would write to lead a running instance to another config."""
     with plugin_call(instance.function, "configure"):
-        return list(instance.function.configure(instance.config, config, instance.maps))
+        return list(instance.function.configure_with_hops(instance.config, config, instance.maps, hops))
 
 
 def write(instance: Instance, writes: Iterable[Write], transaction: Transaction | None, *, method: str = "configure") -> int:

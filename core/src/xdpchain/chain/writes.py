@@ -17,8 +17,8 @@ from xdpchain.bpf.maps import KernelMap
 from xdpchain.chain.routine import Routine
 from xdpchain.chain.transaction import Transaction
 from xdpchain.errors import PluginError
-from xdpchain.function import Delete, Move, Put, Run, Write
-from xdpchain.schema import Role
+from xdpchain.function import Delete, Move, Put, PutMany, Run, Write
+from xdpchain.schema import MapKind, Role
 
 _MOST = 4096
 """How many writes are collected."""
@@ -85,7 +85,7 @@ class _Collected(Protocol):
 
     def __init__(self, target: KernelMap, transaction: Transaction | None) -> None: ...
 
-    def add(self, one: Put | Delete | Move) -> None: ...
+    def add(self, one: Put | PutMany | Delete | Move) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -101,7 +101,10 @@ class _Elements:
         self._values: list[bytes] = []
         self._what = f"write to {target.schema.name}"
 
-    def add(self, one: Put | Delete | Move) -> None:
+    def add(self, one: Put | PutMany | Delete | Move) -> None:
+        if isinstance(one, PutMany):
+            self._add_many(one)
+            return
         key = self._pack_key(one.key)
         if isinstance(one, Put) and not one.keep:
             self._keys.append(key)
@@ -114,17 +117,34 @@ class _Elements:
             if self._target.put_raw(key, self._pack(one.value), keep=True):
                 self._remember([key], [None])
         elif isinstance(one, Delete):
-            self._remember([key], [self._target.get_raw(key) if self._transaction else None])
+            self._remember([key], self._there([key]))
             self._target.delete_raw(key)
         else:
             raise TypeError(f"{one}: {self._target.schema.name} is no map of maps")
 
+    def _add_many(self, many: PutMany) -> None:
+        if len(many.keys) != len(many.values):
+            raise ValueError(f"{len(many.keys)} keys and {len(many.values)} values for {many.map}")
+        self._keys += self._target.pack_keys(many.keys)
+        self._values += self._target.pack_values(many.values)
+        if len(self._keys) >= _MOST:
+            self.flush()
+
     def flush(self) -> None:
         if not self._keys:
             return
-        self._remember(self._keys, self._target.get_many_raw(self._keys) if self._transaction else [])
+        self._remember(self._keys, self._there(self._keys))
         self._target.put_many_raw(self._keys, self._values)
         self._keys, self._values = [], []
+
+    def _there(self, keys: list[bytes]) -> list[bytes | None]:
+        """What stands at the keys; a look-up in a trie would answer with a shorter prefix."""
+        if not self._transaction:
+            return []
+        if self._target.schema.kind is MapKind.LPM_TRIE:
+            elements = dict(self._target.items_raw())
+            return [elements.get(key) for key in keys]
+        return self._target.get_many_raw(keys)
 
     def _remember(self, keys: list[bytes], before: list[bytes | None]) -> None:
         if self._transaction:
@@ -151,7 +171,11 @@ class _Inners:
         self._transaction = transaction
         self._inners: dict[bytes, KernelMap | None] = {}
 
-    def add(self, one: Put | Delete | Move) -> None:
+    def add(self, one: Put | PutMany | Delete | Move) -> None:
+        if isinstance(one, PutMany):
+            for key, value in zip(one.keys, one.values, strict=True):
+                self.add(Put(one.map, key, value))
+            return
         key = self._target.schema.key.pack(one.key)
         if isinstance(one, Put):
             if not one.keep or self._at(key) is None:

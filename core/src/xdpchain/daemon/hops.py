@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -15,11 +14,10 @@ from xdpchain.chain.instance import plugin_call
 from xdpchain.config import InstanceConfig, NodeConfig
 from xdpchain.daemon import log as events
 from xdpchain.daemon.failures import Failures, overrides
+from xdpchain.daemon.found import Address, Asked, Found, put_together
 from xdpchain.errors import Problem, XdpchainError
 from xdpchain.function import NextHop, NextHops
-from xdpchain.routes import next_hops
-
-Address = IPv4Address | IPv6Address
+from xdpchain.routes import News, next_hops
 
 REFRESH_S = 30.0
 """after which neighbours are asked for again: the kernel forgets one that it has not used for a minute, and XDP does not count as use"""
@@ -28,14 +26,6 @@ ANSWER_S = 0.05
 _AGAIN_S = 0.01
 MAX_EVENTS = 16
 """events of one look; thousands of servers may vanish in one moment"""
-
-
-@attrs.frozen
-class Found:
-    """The next hops that each instance asked for, as they were at one moment."""
-
-    of: Mapping[str, NextHops] = attrs.field(factory=dict)
-    all: NextHops = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -58,9 +48,11 @@ class HopFollower:
         self._failures = failures
         self._look_up = look_up
         self._log = events.get_logger()
+        self.news = News()
+        """what whoever listens has heard of changes"""
         self._asked: dict[str, tuple[Any, frozenset[Address]]] = {}
         self._done: dict[str, _Done] = {}
-        self._told: NextHops = {}
+        self._last = Found()
         self._looked = 0.0
         self._behind = False
 
@@ -69,19 +61,39 @@ class HopFollower:
         """Whether it is time to look again without any news: something is not known, went wrong, or was not confirmed for a while."""
         if not self._asked:
             return False
-        return self._behind or any(not hop.mac for hop in self._told.values()) or time.monotonic() >= self._looked + REFRESH_S
+        return self._behind or any(not hop.mac for hop in self._last.all.values()) or time.monotonic() >= self._looked + REFRESH_S
 
-    def look(self, config: NodeConfig, *, patience_s: float = 0.0) -> Found:
+    def look(self, config: NodeConfig, *, patience_s: float = 0.0, trust: bool = False) -> Found:
         """
         The next hops that the instances of `config` want to know, each address looked up once for all of them.
 
         Args:
             config: what runs, or shall run.
             patience_s: how long to wait for neighbours that nobody asked for before.
+            trust: leave out what is known already, if nothing was heard of a change since it was looked up. Thousands of addresses take the
+                kernel a while, and an apply waits.
 
         Raises:
             XdpchainError: the kernel does not answer, or a plugin's `destinations` raised.
         """
+        asked = self._destinations(config)
+        if not asked:
+            return Found()
+        wanted = frozenset[Address]().union(*asked.values())
+        news, before = self.news.heard, Found()
+        if trust and self.news.listening and self._last.heard == news:
+            before = self._last
+            unsure = [address for address, hop in before.all.items() if not hop.mac]
+            wanted = wanted.difference(before.all) | wanted.intersection(unsure)
+        hops, until = self._look_up(wanted), time.monotonic() + patience_s
+        while time.monotonic() < until and any(_unanswered(hops[address]) for address in wanted.difference(self._last.all)):
+            time.sleep(_AGAIN_S)
+            hops = self._look_up(wanted)
+        if not before.all:
+            self._looked = time.monotonic()
+        return put_together(config, asked, before, hops, news)
+
+    def _destinations(self, config: NodeConfig) -> Asked:
         asked = {}
         for one in _followers(config):
             known = self._asked.get(one.name)
@@ -90,15 +102,7 @@ class HopFollower:
                     known = one.config, frozenset(one.function.destinations(one.config))
             asked[one.name] = known
         self._asked = asked
-        if not asked:
-            return Found()
-        wanted = frozenset[Address]().union(*(addresses for _, addresses in asked.values()))
-        hops, until = self._look_up(wanted), time.monotonic() + patience_s
-        while time.monotonic() < until and any(_unanswered(hops[address]) for address in wanted.difference(self._told)):
-            time.sleep(_AGAIN_S)
-            hops = self._look_up(wanted)
-        self._looked = time.monotonic()
-        return Found({name: _seen_by(config, name, addresses, hops) for name, (_, addresses) in asked.items()}, hops)
+        return {name: addresses for name, (_, addresses) in asked.items()}
 
     def problems(self, config: NodeConfig, found: Found) -> list[Problem]:
         """
@@ -116,7 +120,7 @@ class HopFollower:
 
     def bring(self, config: NodeConfig, found: Found) -> None:
         """Have the running instances follow, those for which nothing changed left out. What fails is told, and tried again."""
-        self._tell(found.all)
+        self._tell(found)
         done = {}
         self._behind = False
         for one in _followers(config):
@@ -140,16 +144,16 @@ class HopFollower:
 
     def forget(self) -> None:
         """Nothing runs any more."""
-        self._asked, self._done, self._told, self._behind = {}, {}, {}, False
+        self._asked, self._done, self._last, self._behind = {}, {}, Found(), False
 
-    def _tell(self, now: NextHops) -> None:
+    def _tell(self, found: Found) -> None:
         """One event for all addresses that went the same way."""
         alike: dict[tuple[str, NextHop], list[Address]] = {}
-        for address, hop in now.items():
-            event = _event(self._told.get(address), hop)
+        for address, hop in found.new.items():
+            event = _event(self._last.all.get(address), hop)
             if event:
                 alike.setdefault((event, hop), []).append(address)
-        self._told = now
+        self._last = found
         for (event, hop), addresses in list(alike.items())[:MAX_EVENTS]:
             about = {"interface": hop.interface, "gateway": str(hop.gateway or ""), "mac": hop.mac.hex(":") if hop.mac else ""}
             fields: dict[str, Any] = {name: value for name, value in about.items() if value}
@@ -171,22 +175,6 @@ def has_destinations(config: NodeConfig | None) -> bool:
 
 def _followers(config: NodeConfig) -> Iterator[InstanceConfig]:
     return (one for one in config.instances.values() if overrides(one.function, "destinations"))
-
-
-def _seen_by(config: NodeConfig, name: str, addresses: Iterable[Address], hops: NextHops) -> NextHops:
-    """The next hops with `here` as it is for one instance. Hops that are one object stay one: most addresses have the same."""
-    chains: dict[str, bool] = {"": False}
-    seen: dict[int, NextHop] = {}
-    found = {}
-    for address in addresses:
-        hop = hops[address]
-        if id(hop) not in seen:
-            if hop.interface not in chains:
-                settings = config.interface_for(hop.interface)
-                chains[hop.interface] = settings is not None and name in settings.chain
-            seen[id(hop)] = attrs.evolve(hop, here=chains[hop.interface])
-        found[address] = seen[id(hop)]
-    return found
 
 
 def _unanswered(hop: NextHop) -> bool:

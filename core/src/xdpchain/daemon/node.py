@@ -18,7 +18,8 @@ from xdpchain.chain.model import Interface, Plan
 from xdpchain.config import NodeConfig, load
 from xdpchain.daemon import log as events
 from xdpchain.daemon.failures import Failures
-from xdpchain.daemon.hops import ANSWER_S, Found, HopFollower
+from xdpchain.daemon.found import Found
+from xdpchain.daemon.hops import ANSWER_S, HopFollower
 from xdpchain.daemon.problems import placed
 from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_text_files
 from xdpchain.daemon.sweeping import sweep
@@ -26,6 +27,7 @@ from xdpchain.daemon.upkeep import keep_up
 from xdpchain.daemon.wire import error_data, error_from
 from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
 from xdpchain.plugins import Plugins
+from xdpchain.routes import News
 
 _READ_TRIES = 3
 
@@ -96,6 +98,11 @@ class Node:
         return self._told[1]
 
     @property
+    def hop_news(self) -> News:
+        """Where whoever watches next hops tells what is heard."""
+        return self._hops.news
+
+    @property
     def hops_due(self) -> bool:
         """Whether next hops are to be looked up though nothing was heard of a change."""
         return self._hops.due
@@ -163,7 +170,7 @@ class Node:
         if self.config is None:
             return
         try:
-            plan = self._carry_out(self.config, blocked_ok=True)
+            plan = self._carry_out(self.config, Found(), blocked_ok=True)
         except XdpchainError as error:
             if self.astray is None or self.astray.message != error.message:
                 self._log.warning("interface_failed", **events.fields(error))
@@ -235,7 +242,7 @@ class Node:
             ConfigError: something is, and must not be. With `routes_ok` it may: at a start the routes may be still to come, and whoever goes
                 back wants no advice.
         """
-        found = self._hops.look(config, patience_s=ANSWER_S)
+        found = self._hops.look(config, patience_s=ANSWER_S, trust=True)
         problems = placed(file, self._hops.problems(config, found))
         if problems and not routes_ok:
             raise ConfigError(tuple(problems))
@@ -256,7 +263,7 @@ class Node:
             self._refuse("config_refused", file, error)
             raise
         try:
-            plan = self._carry_out(config, blocked_ok=blocked_ok)
+            plan = self._carry_out(config, found, blocked_ok=blocked_ok)
         except XdpchainError as error:
             self.applies.failed += 1
             self._refuse("apply_failed", file, error)
@@ -270,16 +277,15 @@ class Node:
         self._log.info("applied", origin=origin, file=str(file), actions=_words(plan))
         for warning in (*config.warnings, *problems):
             self._log.warning("config_warning", file=warning.file, line=warning.line, problem=warning.message, hint=warning.hint)
-        # with what was seen before the apply: a new backend must not wait for another look
         self._hops.bring(config, found)
         self._tell(plan)
         self._after(config, plan)
         return plan
 
-    def _carry_out(self, config: NodeConfig, *, blocked_ok: bool) -> Plan:
+    def _carry_out(self, config: NodeConfig, found: Found, *, blocked_ok: bool) -> Plan:
         """What the engine does. The file system of the pins may fail, too: full, read-only, gone."""
         try:
-            return self._engine.apply(config, self._present(), blocked_ok=blocked_ok)
+            return self._engine.apply(config, self._present(), blocked_ok=blocked_ok, hops=found.of)
         except OSError as error:
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise KernelError(text, errno=error.errno or 0, hint="xdpchain doctor looks at the file systems") from error

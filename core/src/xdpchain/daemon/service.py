@@ -195,7 +195,7 @@ class Service:
         while True:
             await self._has_destinations.wait()
             try:
-                async with contextlib.aclosing(watch_next_hops()) as changes:
+                async with contextlib.aclosing(watch_next_hops(news=self._node.hop_news)) as changes:
                     async for _ in changes:
                         if not self._has_destinations.is_set():
                             break

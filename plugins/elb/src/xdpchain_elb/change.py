@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
-from xdpchain import Delete, MapReader, Maps, Put, Write
+from xdpchain import Delete, MapReader, Maps, NextHops, Put, PutMany, Write
 
 from xdpchain_elb.config import ElbConfig
 from xdpchain_elb.had import Source, directory_key, everything, find, some
@@ -15,7 +15,10 @@ from xdpchain_elb.headers import Headers
 from xdpchain_elb.numbers import Numbers, unused, unused_above
 from xdpchain_elb.shape import GONE, Key, Pool, Seat, Shape
 
+_WORD = struct.Struct("=I").pack
 _ID = struct.Struct("=II").pack
+_MANY_SEATS = 1000
+"""of which the states are read all at once"""
 _SOURCE = struct.Struct("=II16s").pack
 
 
@@ -36,6 +39,11 @@ class Seating:
     def seats(self) -> Iterator[tuple[Seat, int]]:
         """Its backends with their numbers."""
         return zip(self.pool.seats, self.members, strict=True)
+
+    @property
+    def arrivals(self) -> Iterator[tuple[Seat, int]]:
+        """Those of them that had no number before."""
+        return self.seats if self.is_new else ((seat, member) for seat, member in self.seats if member in self.new)
 
 
 @attrs.define
@@ -58,18 +66,27 @@ class Change:
         coming: those of them that may differ from what the tables hold.
         maps: the tables.
         before: the VIPs of the config before by their services; None: nobody knows what the tables hold.
+        hops: the next hops that are known.
     """
 
     def __init__(
-        self, config: ElbConfig, shapes: Sequence[Shape], coming: Sequence[Shape], maps: Maps, before: Mapping[Key, Shape] | None
+        self,
+        config: ElbConfig,
+        shapes: Sequence[Shape],
+        coming: Sequence[Shape],
+        maps: Maps,
+        before: Mapping[Key, Shape] | None,
+        hops: NextHops,
     ) -> None:
-        self.config, self.shapes, self.coming, self.maps, self.before = config, shapes, coming, maps, before
+        self.config, self.shapes, self.coming, self.maps, self.before, self.hops = config, shapes, coming, maps, before, hops
         if before is None:
             self.had = everything(maps)
         else:
             after = {shape.service: shape for shape in shapes}
             leaving = [shape for service, shape in before.items() if after.get(service) is not shape]
             self.had = some(maps, [*leaving, *coming])
+            if sum(len(pool.seats) for shape in coming for pool in shape.pools) >= _MANY_SEATS:
+                self.had.states.read_all()
         self.has_clean_ring = _is_clean(maps["elb_rings"].inner(0))
         self.version = 1 if config.ring == "maglev" else 2
         self.headers = Headers(config)
@@ -84,14 +101,22 @@ class Change:
         """Pools under whose number anything is kept."""
         return {*self.had.members, *(pool for pool, _ in self.had.ids), *(pool for pool, *_ in self.had.sources)}
 
-    def set_state(self, member: int, state: int) -> Iterator[Write]:
-        """A member that goes takes its incarnation with it: no flow that it is remembered for finds whoever comes back under its number."""
-        word = self.had.states[member]
-        if word & 3 == state and (word or state != GONE):
-            return
-        word = (word >> 2) + (state == GONE) << 2 | state
-        self.had.states[member] = word
-        yield Put("elb_states", member, word)
+    def set_states(self, states: Iterable[tuple[int, int]]) -> Iterator[Write]:
+        """
+        Bring members into states.
+
+        One that goes takes its incarnation with it: no flow that it is remembered for finds whoever comes back under its number.
+        """
+        had = self.had.states
+        changed = list[tuple[int, int]]()
+        for member, state in states:
+            word = had[member]
+            if word & 3 == state and (word or state != GONE):
+                continue
+            word = (word >> 2) + (state == GONE) << 2 | state
+            had[member] = word
+            changed.append((member, word))
+        return put_words("elb_states", changed)
 
     def free_members(self, pool: int, members: Mapping[bytes, int]) -> Iterator[Write]:
         """Members that nothing leads to."""
@@ -145,9 +170,18 @@ class Change:
         return set(find(self.maps, ((0, packed) for packed in addresses)).values())
 
 
+def put_words(map: str, elements: Sequence[tuple[int, int]]) -> Iterator[Write]:
+    """Write words of 32 bits to an array, if there are any."""
+    if elements:
+        yield PutMany(map, [_WORD(key) for key, _ in elements], [_WORD(word) for _, word in elements])
+
+
 def _is_clean(ring: MapReader | None) -> bool:
     """Whether there is a ring, and no attempt has left anything in it."""
-    return ring is not None and not any(ring.blob())
+    if ring is None:
+        return False
+    content = ring.blob()
+    return content == bytes(len(content))  # a look at each byte takes a hundred times as long
 
 
 def _source_key(source: Source) -> bytes:

@@ -9,8 +9,11 @@ from itertools import chain, islice
 from xdpchain import IPAddress, IPNetwork, NextHop, NextHops, Problem
 
 from xdpchain_elb.config import MAX_BACKENDS, MAX_MEMBERS, ElbConfig
-from xdpchain_elb.flaws import pools, refusal, review
+from xdpchain_elb.flaws import Review, pools, refusal, reviews, servers
 from xdpchain_elb.vips import MAX_VIPS, Place
+
+Reviews = tuple[Review, ...]
+"""Of all VIPs, in their order."""
 
 MOST_PROBLEMS = 100
 MOST_HOPS = 20
@@ -22,7 +25,11 @@ POOLS_PER_VIP = 2
 
 def problems(config: ElbConfig) -> Iterator[Problem]:
     """Everything that is wrong, up to a number that can still be read."""
-    return _at_most(MOST_PROBLEMS, chain(config.listing.faults(), _node(config), _twice(config), _each(config), _too_many(config)))
+    reviewed = reviews(config)
+    return _at_most(
+        MOST_PROBLEMS,
+        chain(config.listing.faults(), _node(config, reviewed), _twice(config), _each(config, reviewed), _too_many(config, reviewed)),
+    )
 
 
 def next_hop_problems(config: ElbConfig, hops: NextHops) -> Iterator[Problem]:
@@ -57,7 +64,7 @@ def _name(config: ElbConfig, number: int) -> str:
     return f"{config.listing.file}, line {config.listing.line_of(number - in_table, ())}"
 
 
-def _node(config: ElbConfig) -> Iterator[Problem]:
+def _node(config: ElbConfig, reviewed: Reviews) -> Iterator[Problem]:
     """The keys that hold for all VIPs."""
     mac = config.next_hop
     if isinstance(mac, bytes) and (mac[0] & 1 or not any(mac)):
@@ -69,9 +76,9 @@ def _node(config: ElbConfig) -> Iterator[Problem]:
         if address.version in {earlier.version for earlier in config.source[:number]}:
             yield Problem(("source", number), f"{address} is the second IPv{address.version} address", "one of each family is used")
     missing = {4, 6} - {address.version for address in config.source}
-    for number, vip in enumerate(config.all_vips):
+    for number, (vip, its) in enumerate(zip(config.all_vips, reviewed, strict=True)):
         if config.encapsulation_of(vip) == "gue":
-            for family in sorted(missing & review(vip, "gue").families):
+            for family in sorted(missing & its.families):
                 missing.discard(family)
                 hint = f"add an IPv{family} address of this node, from which GUE packets are sent"
                 yield Problem(
@@ -90,31 +97,28 @@ def _twice(config: ElbConfig) -> Iterator[Problem]:
             )
 
 
-def _each(config: ElbConfig) -> Iterator[Problem]:
+def _each(config: ElbConfig, reviewed: Reviews) -> Iterator[Problem]:
     """Flaws of the VIPs themselves, and backends that are one of the VIPs: what is sent to these would come back."""
     vips = config.all_vips
-    addresses = {vip.address.network_address.packed for vip in vips if not vip.is_prefix}
-    for number, vip in enumerate(vips):
-        reviewed = review(vip, config.encapsulation_of(vip))
-        for flaw in reviewed.flaws:
+    both = servers(reviewed).intersection([vip.address.network_address for vip in vips if not vip.is_prefix])
+    for number, (vip, its) in enumerate(zip(vips, reviewed, strict=True)):
+        for flaw in its.flaws:
             yield _problem(config, number, flaw.place, flaw.message, flaw.hint)
-        if not addresses.isdisjoint(reviewed.backends):
+        if both and not both.isdisjoint(its.backends):
             for pool, backends in pools(vip):
                 for index, address in enumerate(backend.address for backend in backends):
-                    if address.packed in addresses:
+                    if address in both:
                         place = (*pool, "backend", index, "address")
                         yield _problem(config, number, place, f"{address} is a VIP itself", "write the address of the server behind it")
 
 
-def _too_many(config: ElbConfig) -> Iterator[Problem]:
+def _too_many(config: ElbConfig, reviewed: Reviews) -> Iterator[Problem]:
     """More than the tables have room for."""
     vips = config.all_vips
-    reviews = [review(vip, config.encapsulation_of(vip)) for vip in vips]
-    backends = set[bytes]().union(*(each.backends for each in reviews))
-    members = sum(each.members for each in reviews)
+    members = sum(its.members for its in reviewed)
     for key, what, count, most, limit in (
         ("max_vips", "VIPs", len(vips), config.max_vips, MAX_VIPS),
-        ("max_backends", "addresses of backends", len(backends), config.max_backends, MAX_BACKENDS),
+        ("max_backends", "addresses of backends", len(servers(reviewed)), config.max_backends, MAX_BACKENDS),
         ("max_members", "backends of all VIPs together", members, config.max_members, MAX_MEMBERS),
     ):
         if count > most:

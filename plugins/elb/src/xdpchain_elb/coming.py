@@ -6,14 +6,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from xdpchain import Delete, Move, Put, Run, Write
+from xdpchain import Delete, Move, NextHop, Put, PutMany, Run, Write
 
 from xdpchain_elb.change import Change, Seating, Step
 from xdpchain_elb.had import MARK, Source, directory_key
-from xdpchain_elb.hops import given_hop
+from xdpchain_elb.hops import hop_of
 from xdpchain_elb.ring import BUILD_RUNS, plan
 from xdpchain_elb.shape import ANY_ID, GONE, Pool, Shape, ticks
 
+_WORD = struct.Struct("=I").pack
 _VIP = struct.Struct("=4I").pack
 _POOL = struct.Struct("=3Q").pack
 _NOTHING: tuple[()] = ()
@@ -43,21 +44,14 @@ def lead(change: Change, shapes: Iterable[Shape]) -> Iterator[Write]:
         yield from _begin(change, step, seating)
     for step in steps:
         yield from _enter_backends(change, step.shape)
-    for _, seating in seatings:
-        for seat, member in seating.seats:
-            if member in seating.new:
-                yield Put("elb_directory", directory_key(seating.number, seat.packed), member)
+    yield from _enter_members(seatings)
     for _, seating in seatings:
         # whoever had the number before has left counts behind
-        yield from (Delete("elb_stats", member) for member in sorted(seating.new) if change.had.states[member])
+        yield from (Delete("elb_stats", member) for _, member in seating.arrivals if change.had.states[member])
     for step in steps:
-        yield from change.delete_ids(step.entry[1], _ids(step))
-    for step, seating in seatings:
-        yield from _write_headers(change, step, seating)
-    for _, seating in seatings:
-        for seat, member in seating.seats:
-            if member in seating.new:
-                yield from change.set_state(member, seat.state)
+        yield from change.delete_ids(step.entry[1], _lasting_ids(change, step))
+    yield from _write_headers(change, seatings)
+    yield from change.set_states((member, seat.state) for _, seating in seatings for seat, member in seating.arrivals)
     for _, seating in seatings:
         if seating.is_new:
             yield Put("elb_rings", seating.number, _NOTHING)
@@ -66,10 +60,11 @@ def lead(change: Change, shapes: Iterable[Shape]) -> Iterator[Write]:
     for step in steps:
         yield from change.put_ids(_ids(step))
     for step in steps:
+        # a route that goes leads to members who have no headers on the other side: it goes before the VIP changes sides
         yield from change.put_sources(_sources(step))
+        yield from change.delete_sources(step.entry[1], _sources(step))
     yield from _open(change, steps)
-    for step, seating in seatings:
-        yield from change.delete_sources(seating.number, _sources(step))
+    for _, seating in seatings:
         yield from change.free_members(seating.number, seating.removed)
 
 
@@ -123,37 +118,54 @@ def _begin(change: Change, step: Step, seating: Seating) -> Iterator[Write]:
 
 
 def _enter_backends(change: Change, shape: Shape) -> Iterator[Write]:
-    had, hop = change.had, given_hop(change.config)
-    numbers = {packed: change.backends.take() for packed in sorted(shape.addresses - had.backends.keys())}
+    had = change.had
+    addresses = {seat.packed: seat.address for pool in shape.pools for seat in pool.seats if seat.packed not in had.backends}
+    numbers = {packed: change.backends.take() for packed in sorted(addresses)}
     had.backends |= numbers
     highest = max(numbers.values(), default=0)
     if highest > had.mark:
         had.mark = highest
         yield Put("elb_directory", MARK, highest)
-    if hop:
-        yield from (Put("elb_hops", number, hop) for number in numbers.values())
+    for packed, number in numbers.items():
+        hop = hop_of(change.config, change.hops.get(addresses[packed], NextHop()))
+        if hop:
+            yield Put("elb_hops", number, hop)
     yield from (Put("elb_directory", directory_key(0, packed), number) for packed, number in numbers.items())
 
 
-def _write_headers(change: Change, step: Step, seating: Seating) -> Iterator[Write]:
+def _enter_members(seatings: Iterable[tuple[Step, Seating]]) -> Iterator[Write]:
+    entries = [(seating.number, seat.packed, member) for _, seating in seatings for seat, member in seating.arrivals]
+    if entries:
+        keys = [directory_key(pool, packed) for pool, packed, _ in entries]
+        yield PutMany("elb_directory", keys, [_WORD(member) for *_, member in entries])
+
+
+def _write_headers(change: Change, seatings: Iterable[tuple[Step, Seating]]) -> Iterator[Write]:
+    headers = [one for step, seating in seatings for one in _headers(change, step, seating)]
+    if headers:
+        yield PutMany("elb_members", [_WORD(at) for at, _ in headers], [header for _, header in headers])
+
+
+def _headers(change: Change, step: Step, seating: Seating) -> Iterator[tuple[int, bytes]]:
+    """The outer headers of a pool that are not what they shall be, with where they stand."""
     had, record = change.had, change.headers.record
     encapsulation, side = change.config.encapsulation_of(step.shape.vip), step.entry[2]
-    for seat, member in seating.seats:
-        if had.headers is None and not step.other_side and member not in seating.new:
-            continue
-        at = 2 * member + side
+    changing = seating.seats if had.headers is not None or step.other_side else seating.arrivals
+    for seat, member in changing:
         header = record(encapsulation, seat.packed, had.backends[seat.packed], seating.number)
-        if had.header(at) != header:
-            yield Put("elb_members", at, header)
+        # the ring names a new member while the service still leads to the VIP on the other side
+        unused = step.other_side and (member in seating.new or had.states[member] & 3 == GONE)
+        for at in (2 * member + side, 2 * member + 1 - side) if unused else (2 * member + side,):
+            if had.header(at) != header:
+                yield at, header
 
 
 def _change_ring(change: Change, step: Step, seating: Seating) -> Iterator[Write]:
     """The states of a pool's members as they shall be, and a ring that is made of them."""
     number = seating.number
-    for seat, member in seating.seats:
-        yield from change.set_state(member, seat.state)
-    for member in seating.removed.values():
-        yield from change.set_state(member, GONE)
+    if not seating.is_new:
+        yield from change.set_states((member, seat.state) for seat, member in seating.seats)
+        yield from change.set_states((member, GONE) for member in seating.removed.values())
     if not seating.build:
         return
     moves = step.shape.track and not seating.is_new
@@ -206,6 +218,16 @@ def _ids(step: Step) -> dict[tuple[int, int], int]:
             if seat.server_id is not None and seat.state != GONE:
                 ids.setdefault((step.entry[1], seat.server_id), member)
     return ids
+
+
+def _lasting_ids(change: Change, step: Step) -> Iterator[tuple[int, int]]:
+    """Ids that are wanted, and do not lead to members that go."""
+    ids = _ids(step)
+    if not ids:
+        return iter(())
+    leaving = {member for seating in step.seatings for member in seating.removed.values()}
+    leaving |= {member for seating in step.seatings for seat, member in seating.seats if seat.state == GONE}
+    return (id_ for id_ in ids if change.had.ids.get(id_) not in leaving)
 
 
 def _sources(step: Step) -> dict[Source, int]:

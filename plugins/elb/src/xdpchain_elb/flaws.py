@@ -10,6 +10,7 @@ from ipaddress import IPv6Network
 import attrs
 from xdpchain import IPAddress, IPNetwork
 
+from xdpchain_elb.config import ElbConfig
 from xdpchain_elb.vip import MAX_POOL, Backend, Encapsulation, Vip
 from xdpchain_elb.vips import MAX_VIPS, Place
 
@@ -28,17 +29,16 @@ class Flaw:
     hint: str
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Review:
     """
     What one VIP amounts to.
 
-    `backends` has the addresses as bytes: sets of these are much faster than sets of addresses. `families` are the IP versions of these,
-    `members` the number of pairs of one of its pools and a backend.
+    `backends` has all addresses, `families` their IP versions, and `members` is the number of pairs of one of its pools and a backend.
     """
 
     flaws: tuple[Flaw, ...]
-    backends: frozenset[bytes]
+    backends: frozenset[IPAddress]
     families: frozenset[int]
     members: int
 
@@ -47,7 +47,7 @@ class Review:
 def review(vip: Vip, encapsulation: Encapsulation) -> Review:
     """Look at a VIP whose packets travel in that encapsulation."""
     flaws = [*_address(vip), *_options(vip), *_routes(vip)]
-    addresses = set[bytes]()
+    addresses = set[IPAddress]()
     members = 0
     for place, backends in pools(vip):
         packed = [backend.address.packed for backend in backends]
@@ -58,13 +58,27 @@ def review(vip: Vip, encapsulation: Encapsulation) -> Review:
             flaws.append(Flaw((*place, "backend", MAX_POOL), f"{len(packed)} backends are too many", f"a pool has at most {MAX_POOL}"))
         if not all(map(_is_server, here)):
             flaws += _no_servers(place, backends)
-        addresses |= here
+        addresses.update(backend.address for backend in backends)
         members += len(here)
     flaws += _server_ids(vip)
     if encapsulation == "ipip" and vip.address.version == 6:
         flaws += _uncarried(vip)
-    families = frozenset(4 if len(packed) == 4 else 6 for packed in addresses)
-    return Review(tuple(flaws), frozenset(addresses), families, members)
+    return Review(tuple(flaws), frozenset(addresses), frozenset(address.version for address in addresses), members)
+
+
+def reviews(config: ElbConfig) -> tuple[Review, ...]:
+    """Look at all VIPs, in their order."""
+    return tuple(review(vip, config.encapsulation_of(vip)) for vip in config.all_vips)
+
+
+@lru_cache(maxsize=2)
+def servers(reviewed: tuple[Review, ...]) -> frozenset[IPAddress]:
+    """
+    The addresses of all backends of some VIPs.
+
+    A union of sets asks no address for its hash, which would be computed in Python, and compares none with itself: the file of VIPs has each once.
+    """
+    return frozenset[IPAddress]().union(*(each.backends for each in reviewed))
 
 
 def refusal(address: IPAddress) -> tuple[str, str] | None:

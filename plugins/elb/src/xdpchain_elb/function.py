@@ -12,7 +12,8 @@ from xdpchain import Hook, IPAddress, KernelFunction, Map, Maps, Metric, NextHop
 from xdpchain_elb import handler, rest, show, where
 from xdpchain_elb.check import next_hop_problems, problems
 from xdpchain_elb.config import ElbConfig
-from xdpchain_elb.hops import destinations, follow
+from xdpchain_elb.flaws import reviews, servers
+from xdpchain_elb.hops import follow
 from xdpchain_elb.tables import tables
 
 
@@ -42,7 +43,7 @@ class Elb(KernelFunction[ElbConfig]):
         Reason("malformed", "headers that are cut short or contradict each other"),
         Reason("too_big_limited", "too long for the way to the backend, and too many senders were told lately, or it is nothing to answer"),
         Reason("no_room", "the driver left no room for the outer header"),
-        Reason("unroutable", "an ICMP error that quotes no flow of a service, or an id that leads nowhere"),
+        Reason("unroutable", "ICMPv6 behind extension headers: nobody looks for what it is about"),
     )
 
     def maps(self, config: ElbConfig) -> Sequence[Map]:
@@ -52,10 +53,13 @@ class Elb(KernelFunction[ElbConfig]):
         return problems(config)
 
     def configure(self, old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterable[Write]:
-        return handler.writes(old, new, maps)
+        return handler.writes(old, new, maps, {})
+
+    def configure_with_hops(self, old: ElbConfig | None, new: ElbConfig, maps: Maps, hops: NextHops) -> Iterable[Write]:
+        return handler.writes(old, new, maps, hops)
 
     def destinations(self, config: ElbConfig) -> Iterable[IPAddress]:
-        return destinations(config).values()
+        return servers(reviews(config))
 
     def check_next_hops(self, config: ElbConfig, hops: NextHops) -> Iterable[Problem]:
         return next_hop_problems(config, hops)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdpchain import Delete, Write
+from xdpchain import Delete, Put, Write
 
 from xdpchain_elb.change import Change
 from xdpchain_elb.had import directory_key
@@ -39,15 +39,18 @@ def remove_services(change: Change) -> Iterator[Write]:
 
 def free_pool(change: Change, number: int) -> Iterator[Write]:
     """Everything that is kept under the number of a pool that no packet reaches."""
+    name, ring, moves = change.had.pools[number]
+    if ring:
+        # whoever finds it half freed, and wants it, knows that it has no ring
+        yield Put("elb_pools", number, {"name": name, "ring": 0, "moves": moves})
     yield from change.delete_sources(number)
     yield from change.delete_ids(number)
     yield Delete("elb_rings", number)
-    if change.had.pools[number][2]:
+    if moves:
         yield Delete("elb_moves", number)
     yield Delete("elb_progress", number)
     members = change.had.members.get(number, {})
-    for member in members.values():
-        yield from change.set_state(member, GONE)
+    yield from change.set_states((member, GONE) for member in members.values())
     yield from change.free_members(number, members)
     yield Delete("elb_pools", number)
     change.pools.give_back(number)

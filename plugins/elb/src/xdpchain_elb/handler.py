@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdpchain import Maps, Put, Write
+from xdpchain import Maps, NextHops, Put, Write
 
 from xdpchain_elb.change import Change
 from xdpchain_elb.coming import in_order, lead
@@ -26,24 +26,24 @@ from xdpchain_elb.hops import hops_to_correct
 from xdpchain_elb.shape import shape_of
 
 
-def writes(old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterator[Write]:
+def writes(old: ElbConfig | None, new: ElbConfig, maps: Maps, hops: NextHops) -> Iterator[Write]:
     """
     The writes from `old` to `new`; with None from whatever the tables hold.
 
     Between two configs only VIPs that differ are looked at, unless something differs that holds for all.
     """
-    yield from numbered(_writes(old, new, maps), maps["elb_gates"].get(0) or 0)
+    yield from numbered(_writes(old, new, maps, hops), maps["elb_gates"].get(0) or 0)
 
 
-def _writes(old: ElbConfig | None, new: ElbConfig, maps: Maps) -> Iterator[Write]:
+def _writes(old: ElbConfig | None, new: ElbConfig, maps: Maps, hops: NextHops) -> Iterator[Write]:
     shapes = [shape_of(vip) for vip in new.all_vips]
     if old is None or _common(old) != _common(new):
-        yield from _carried_out(Change(new, shapes, shapes, maps, None))
+        yield from _carried_out(Change(new, shapes, shapes, maps, None, hops))
         return
     before = {shape.service: shape for shape in map(shape_of, old.all_vips)}
     coming = [shape for shape in shapes if before.get(shape.service) is not shape]
     if coming or len(before) != len(shapes):
-        yield from _carried_out(Change(new, shapes, coming, maps, before))
+        yield from _carried_out(Change(new, shapes, coming, maps, before, hops))
 
 
 def _common(config: ElbConfig) -> tuple[object, ...]:

@@ -29,14 +29,14 @@ def follow(config: ElbConfig, hops: NextHops, maps: Maps) -> Iterator[Write]:
     numbers = find(maps, ((0, packed) for packed in addresses))
     there = hops_of(maps)
     for (_, packed), number in numbers.items():
-        hop = _hop(config, hops.get(addresses[packed], NextHop()))
+        hop = hop_of(config, hops.get(addresses[packed], NextHop()))
         if there[number] != hop:
             yield Put("elb_hops", number, hop)
 
 
 def given_hop(config: ElbConfig) -> int:
     """The hop of a backend of which nothing is known but the config."""
-    return 0 if config.next_hop == "auto" else _hop(config, NextHop())
+    return hop_of(config, NextHop())
 
 
 def hops_to_correct(config: ElbConfig, backends: Iterable[int], maps: Maps) -> Iterator[Write]:
@@ -58,7 +58,8 @@ def hops_of(maps: Maps) -> array[int]:
     return hops
 
 
-def _hop(config: ElbConfig, hop: NextHop) -> int:
+def hop_of(config: ElbConfig, hop: NextHop) -> int:
+    """The word of a backend in `elb_hops`; 0: packets to it are dropped."""
     followed = hop.mac if hop.here else None
     mac = followed if config.next_hop == "auto" else config.next_hop
     if mac is None:

@@ -151,6 +151,7 @@ def _pool(vip: Vip, route: str, backends: Sequence[Backend], *, migrates: bool) 
     return Pool(name, route, seats, marks, any(seat.state == GONE for seat in seats))
 
 
+@functools.lru_cache(maxsize=16384)
 def _seat(backend: Backend, *, migrates: bool) -> Seat:
     state = UP if backend.share else DRAINING
     if backend.down and migrates:

@@ -97,10 +97,10 @@ def tables(config: ElbConfig, maps: Maps) -> Sequence[Table]:
     moving = holding = 0
     for service in services(config, maps):
         forward = config.encapsulation_of(service.vip)
-        rows.append((service.name, None, " ".join((config.ring, *service.vip.options)), None, None, None, *service.counts))
+        name = service.name
+        rows.append((name, None, " ".join((config.ring, *service.vip.options)), None, None, None, *service.counts))
         rows += [
-            (service.name, one.name, forward, one.weight, one.state, "ok" if one.has_hop else "unknown", *one.counts)
-            for one in service.served
+            (name, one.name, forward, one.weight, one.state, "ok" if one.has_hop else "unknown", *one.counts) for one in service.served
         ]
         moving += service.moving
         holding += service.holding
@@ -121,7 +121,7 @@ def tables(config: ElbConfig, maps: Maps) -> Sequence[Table]:
 def metrics(config: ElbConfig, maps: Maps) -> Iterator[Metric]:
     """What is counted by VIP and backend, and how the slots and the flow table stand."""
     all_services = list(services(config, maps))
-    each = [({"vip": service.name, "backend": one.name}, one) for service in all_services for one in service.served]
+    each = [({"vip": name, "backend": one.name}, one) for service in all_services for name in (service.name,) for one in service.served]
     for at, (name, what) in enumerate((("packets", "Packets"), ("bytes", "Bytes of frames"), ("new_flows", "SYNs"))):
         samples = [(labels, float(one.counts[at])) for labels, one in each]
         yield Metric(f"xdpchain_elb_{name}_total", "counter", f"{what} that were sent to a backend.", samples)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import attrs
@@ -11,6 +12,7 @@ from xdpchain.schema import Type
 
 RING_SIZE = 65537
 POOL_MEMBERS = 4096
+LAST_SLOTS = 256
 TICK_BITS = 30
 
 SERVICE = Struct("elb_service", {"address": ipv6, "port": be16, "proto": u8, "zero": u8})
@@ -38,14 +40,16 @@ MEMORY = Struct("elb_memory", {"member": u32, "incarnation": u32, "seen": u32, "
 ID = Struct("elb_id", {"pool": u32, "id": u32})
 SOURCE = Struct("elb_source", {"length": u32, "pool": u32, "address": ipv6})
 BACKEND = Struct("elb_backend", {"pool": u32, "address": ipv6})
-TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "weight": u32, "credit": u32, "more": u32})
+TURN = Struct("elb_turn", {"member": u32, "sum": u32, "skip": u32, "inverse": u32, "weight": u32, "credit": u32, "more": u32})
 PLAN = Struct(
     "elb_plan",
     {
         "zero": u64,
         "taken": u64,
-        **dict.fromkeys(("pool", "members", "track", "hold", "heaviest", "stage", "at", "rest", "moving", "holding", "into", "spare"), u32),
+        **dict.fromkeys(("pool", "members", "track", "hold", "heaviest", "stage", "at", "rest", "moving", "holding", "into"), u32),
+        **dict.fromkeys(("listed", "free", "looked"), u32),
         "turn": Array(TURN, POOL_MEMBERS),
+        "last": Array(u32, LAST_SLOTS),
     },
 )
 PROGRESS = Struct("elb_progress", {"moving": u32, "holding": u32})
@@ -87,7 +91,7 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
     seats = members + POOL_MEMBERS + 1
     ring = state("elb_ring", array, u32, RING, 1, "the slots of one pool")
     move = state("elb_move", array, u32, MOVES, 1, "where the flows of moving slots were")
-    return (
+    schemas = (
         state("elb_services", hash_, SERVICE, u32, 4 * vips, "from address, port and protocol to the VIP"),
         state("elb_prefixes", MapKind.LPM_TRIE, PREFIX, u32, 4 * vips, "from protocol, port and prefix to the VIP", flags=1),
         state("elb_gates", array, u32, u32, 1, "what kinds of VIPs there are, and a number that changes with them"),
@@ -107,7 +111,12 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_progress", array, u32, PROGRESS, numbers, "moving slots of each pool"),
         attrs.evolve(state("elb_frames", MapKind.PERCPU_ARRAY, u32, FRAME, 1, "the packet that a CPU is at"), role=Role.SCRATCH),
         attrs.evolve(state("elb_found", MapKind.PERCPU_ARRAY, u32, FOUND, 256, "VIPs that packets asked for lately"), role=Role.SCRATCH),
+        attrs.evolve(state("elb_kept", MapKind.PERCPU_ARRAY, u32, u64, 256, "flows that connection ids led elsewhere"), role=Role.SCRATCH),
         state("elb_budget", MapKind.PERCPU_ARRAY, u32, BUDGET, 1, "errors sent lately about packets that are too big"),
         state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
         state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),
     )
+    kept = [schema for schema in schemas if schema.role is Role.STATE]
+    # a flow table of another size is filled anew, and nothing else changes
+    family = hashlib.blake2b(repr([attrs.evolve(one, capacity=one.capacity if one.name != "elb_flows" else 1) for one in kept]).encode())
+    return [attrs.evolve(one, family=family.hexdigest()[:8]) if one in kept else one for one in schemas]

@@ -84,6 +84,8 @@ class Listing:
 
     def faults(self) -> Iterator[Problem]:
         """What is wrong with the lines."""
+        if not any(piece.faults for _, piece in self.pieces):
+            return
         for line, piece in _placed(self).all:
             for fault in piece.faults:
                 yield Problem(("vips",), fault.message, fault.hint, self.file, line + fault.line)

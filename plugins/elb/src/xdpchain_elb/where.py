@@ -147,29 +147,33 @@ def _decide(maps: Maps, flow: Flow, vip: Mapping[str, int]) -> tuple[int, str, d
     until, word = _words(ring.blob(), 0, 1 + slot)
     member = word & _MEMBER
     why["slot_backend"] = _backend_of(maps, vip, member)
-    why["slot_state"] = "moving" if word & _MOVING else "settled"
-    if not word & _MOVING:
+    moving = bool(word & _MOVING)
+    why["slot_state"] = "moving" if moving else "settled"
+    # flows whose packets named their backend at times are remembered wherever their slots are
+    if not moving and not options & ID_OPTIONS["quic"]:
         return member, "ring", why
-    return _track(maps, flow, vip, _Slot(pool, slot, member, holding=bool(word & _HOLDING) and _since(until) < 0), why)
+    holding = bool(word & _HOLDING) and _since(until) < 0
+    return _track(maps, flow, vip, _Slot(pool, slot, member, moving=moving, holding=holding), why)
 
 
 @attrs.frozen
 class _Slot:
-    """A moving slot. `member` is whom the ring names."""
+    """A slot in which flows may be remembered. `member` is whom the ring names."""
 
     pool: int
     number: int
     member: int
+    moving: bool
     holding: bool
 
 
 def _track(maps: Maps, flow: Flow, vip: Mapping[str, int], slot: _Slot, why: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
-    """The member of a flow of a moving slot: as in track.h."""
-    why["holding"] = slot.holding
+    """The member of a flow that may be remembered: as in track.h."""
     moves = maps["elb_moves"].inner(slot.pool)
     previous = _words(moves.blob(), slot.number)[0] if moves is not None and slot.holding else 0
     previous = previous if (maps["elb_states"].get(previous) or 0) & 3 != GONE else 0
-    why["previous"] = _backend_of(maps, vip, previous)
+    if slot.moving:
+        why |= {"holding": slot.holding, "previous": _backend_of(maps, vip, previous)}
     memory = maps["elb_flows"].get(flow.key)
     if memory is not None:
         state = maps["elb_states"].get(memory["member"]) or 0
@@ -184,7 +188,7 @@ def _track(maps: Maps, flow: Flow, vip: Mapping[str, int], slot: _Slot, why: dic
         }
         if valid and (not flow.syn or phase == _OPENING):
             return memory["member"], "tracked", why
-    return previous if previous and not flow.syn else slot.member, "moving", why
+    return previous if previous and not flow.syn else slot.member, "moving" if slot.moving else "ring", why
 
 
 def _words(data: bytes, *numbers: int) -> list[int]:

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 from plugins.elb.tests.fuzz.run import BATCH, Account, not_reached, told, work
 from plugins.elb.tests.fuzz.seeds import MTUS, REACHED
@@ -28,9 +29,10 @@ def main() -> int:
     share = -(-choice.frames // processes // BATCH) * BATCH
     print(f"seed {choice.seed}, {processes} processes of {share} frames", flush=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as cache, multiprocessing.get_context("spawn").Pool(processes) as pool:
-        shares = [(share, choice.seed + number, MTUS[number % len(MTUS)], cache) for number in range(processes)]
-        accounts = pool.starmap(work, shares)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(processes, context) as pool:
+        shares = [pool.submit(work, share, choice.seed + number, MTUS[number % len(MTUS)], cache) for number in range(processes)]
+        accounts = [one.result() for one in shares]
     whole = Account()
     for account in accounts:
         whole.frames += account.frames

@@ -83,6 +83,7 @@ class Checker:
         _must(got[12 : at - 2] == sent[12 : at - 2], "other VLAN tags")
         length = bytes_of(sent, at, ethertype)
         _must(at + length <= len(sent), "sent, but cut short")
+        _must(length >= (20 if ethertype == IPV4 else 40), "sent, but shorter than an IP header")
         packet = sent[at : at + length]
         _must(self._for_a_vip(packet), "sent, but for no VIP")
         if got[:6] == sent[6:12]:

@@ -162,6 +162,7 @@ def _around() -> Iterator[Packet]:
     portless = IP(src=CLIENT4, dst="10.200.1.4", id=77)
     yield IP(src=CLIENT4, dst="10.200.1.4", id=77, flags="MF", proto=17) / Raw(bytes(UDP(sport=1, dport=2, len=1000)) + bytes(992))
     yield IP(src=CLIENT4, dst="10.200.1.4", id=77, frag=125, proto=17) / Raw(b"the rest of it")
+    yield IP(src=CLIENT4, dst="10.200.1.4", id=77, frag=125, proto=17) / Raw(b"a large piece of it" * 80)
     yield IP(src=CLIENT4, dst="10.200.1.1", id=78, frag=125, proto=6) / Raw(b"the rest of it")
     yield IPv6(src=CLIENT6, dst="2001:db8:200::4") / IPv6ExtHdrFragment(m=1, id=5, nh=17) / Raw(bytes(UDP(sport=1, dport=2)) + bytes(40))
     yield IPv6(src=CLIENT6, dst="2001:db8:200::4") / IPv6ExtHdrFragment(offset=6, id=5, nh=17) / Raw(b"the rest of it, odd")

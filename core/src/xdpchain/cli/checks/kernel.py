@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 TCX = (6, 6)
 """the first kernel on which links hold TC chains"""
-_CAP_SYS_ADMIN = 21
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 _NET = Path("/proc/sys/net/core")
 
 
 def findings(_: NodeConfig | None) -> Iterator[Finding]:
     """Everything about the kernel."""
     yield _version(os.uname().release)
-    yield _capabilities(Path("/proc/self/status").read_text(encoding="ascii"))
+    yield capabilities(Path("/proc/self/status").read_text(encoding="utf-8"), "capabilities", "run it as root; in a container, add them")
     yield _bpffs(Paths.choose().root)
     yield from jit(_setting(_NET / "bpf_jit_enable"), _setting(_NET / "bpf_jit_harden"))
     yield _unprivileged(_setting(Path("/proc/sys/kernel/unprivileged_bpf_disabled")))
@@ -54,12 +54,16 @@ def _version(release: str) -> Finding:
     return Finding("kernel", State.OK if fine else State.WARN, release, _unless(fine, hint))
 
 
-def _capabilities(status: str) -> Finding:
+def capabilities(status: str, subject: str, hint: str) -> Finding:
+    """What a process may do, by its `/proc/PID/status`; `hint` says how it may do more."""
     match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     effective = int(match[1], 16) if match else 0
-    fine = bool(effective >> _CAP_SYS_ADMIN & 1)
-    text = "CAP_SYS_ADMIN, which includes CAP_BPF and CAP_PERFMON" if fine else "no CAP_SYS_ADMIN: programs cannot be opened by their ids"
-    return Finding("capabilities", State.OK if fine else State.FAIL, text, _unless(fine, "run it as root; in a container, add it"))
+    if not effective >> _CAP_SYS_ADMIN & 1:
+        return Finding(subject, State.FAIL, "no CAP_SYS_ADMIN: programs cannot be opened by their ids", hint)
+    if not effective >> _CAP_NET_ADMIN & 1:
+        text = "no CAP_NET_ADMIN: the kernel finds out no hardware addresses of next hops for it"
+        return Finding(subject, State.WARN, text, hint)
+    return Finding(subject, State.OK, "CAP_SYS_ADMIN, which includes CAP_BPF and CAP_PERFMON, and CAP_NET_ADMIN")
 
 
 def _bpffs(root: Path) -> Finding:

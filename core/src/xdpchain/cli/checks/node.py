@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xdpchain.cli.checks.kernel import capabilities
 from xdpchain.cli.client import NotRunningError, call
 from xdpchain.daemon.paths import Paths
 from xdpchain.errors import XdpchainError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from xdpchain.config import NodeConfig
 
 _ANSWER_S = 10.0
+_UNIT = "install its unit anew (xdpchaind --systemd-unit), then systemctl daemon-reload and restart"
 
 
 def findings(_: NodeConfig | None) -> Iterator[Finding]:
@@ -25,7 +28,7 @@ def findings(_: NodeConfig | None) -> Iterator[Finding]:
     paths = Paths.choose()
     for what, path in (("state directory", paths.state), ("cache directory", paths.cache), ("socket directory", paths.socket.parent)):
         yield _directory(what, path)
-    yield _daemon(paths.socket)
+    yield from _daemon(paths.socket)
 
 
 def _directory(what: str, path: Path) -> Finding:
@@ -44,13 +47,25 @@ def _directory(what: str, path: Path) -> Finding:
     return Finding(what, State.OK, f"{path} ({mode})")
 
 
-def _daemon(socket: Path) -> Finding:
+def _daemon(socket: Path) -> Iterator[Finding]:
     try:
         answer = call("status", socket=socket, timeout_s=_ANSWER_S)
     except NotRunningError as error:
-        return Finding("daemon", State.WARN, error.message, error.hint)
+        yield Finding("daemon", State.WARN, error.message, error.hint)
+        return
     except XdpchainError as error:
-        return Finding("daemon", State.FAIL, error.message, error.hint)
+        yield Finding("daemon", State.FAIL, error.message, error.hint)
+        return
+    pid = answer["daemon"]["pid"]
     if answer["config"]["error"]:
-        return Finding("daemon", State.FAIL, f"it refused a configuration: {answer['config']['error']['message']}", "xdpchain status")
-    return Finding("daemon", State.OK, f"runs, pid {answer['daemon']['pid']}")
+        yield Finding("daemon", State.FAIL, f"it refused a configuration: {answer['config']['error']['message']}", "xdpchain status")
+    else:
+        yield Finding("daemon", State.OK, f"runs, pid {pid}")
+    yield from _capabilities(pid)
+
+
+def _capabilities(pid: int) -> Iterator[Finding]:
+    """What the daemon may do: a unit of an older release may leave it too little."""
+    with contextlib.suppress(OSError):  # it has just ended, or runs in a container
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        yield capabilities(status, "daemon's capabilities", _UNIT)

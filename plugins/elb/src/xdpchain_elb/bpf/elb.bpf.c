@@ -169,6 +169,8 @@ static __always_inline verdict elb(struct xdp_md *ctx, struct packet *packet)
 			return drop(MALFORMED);
 		if (frame->icmp) {
 			reason = ICMP_ERROR;
+			if (!elb_read_frame(ctx, frame))
+				return drop(MALFORMED);
 			v = elb_icmp(ctx, frame);
 			if (v != ELB_QUOTES)
 				return v;

@@ -70,22 +70,31 @@ static __always_inline u32 elb_event_of(const struct tcphdr *tcp)
 	return flags & TCP_FLAG_FIN ? ELB_FIN : ELB_PACKET;
 }
 
-/* The addresses, and all that decides which VIP and which flow. False where there is no IP. */
+static __always_inline bool elb_is_mapped(const __be32 *address)
+{
+	return !(address[0] | address[1] | (address[2] ^ ELB_MAPPED));
+}
+
+/* The addresses, and all that decides which VIP and which flow. False where there is no IP, or an IPv4 address in the clothes of IPv6. */
 static __always_inline bool elb_read_flow(const struct packet *packet, struct elb_frame *frame)
 {
-	u32 event = ELB_PACKET, ip6 = 0, extended = 0, transport = 0, unsummed = 0, icmp, header;
+	u32 event = ELB_PACKET, ip6 = 0, extended = 0, transport = 0, unsummed = 0, icmp, header, length;
 
 	if (packet->ip4) {
 		elb_map4(frame->flow.source, packet->ip4->saddr);
 		elb_map4(frame->flow.destination, packet->ip4->daddr);
 		header = packet->ip4->ihl * 4;
+		length = bpf_ntohs(packet->ip4->tot_len);
 		icmp = packet->l4_proto == IPPROTO_ICMP;
 	} else if (packet->ip6) {
 		ip6 = 1;
 		icmp = packet->l4_proto == IPPROTO_ICMPV6;
 		__builtin_memcpy(frame->flow.source, &packet->ip6->saddr, sizeof(frame->flow.source));
 		__builtin_memcpy(frame->flow.destination, &packet->ip6->daddr, sizeof(frame->flow.destination));
+		if (elb_is_mapped(frame->flow.destination))
+			return false;
 		header = sizeof(struct ipv6hdr);
+		length = sizeof(struct ipv6hdr) + bpf_ntohs(packet->ip6->payload_len);
 		if (packet->ip6->nexthdr != packet->l4_proto) {
 			extended = 1;
 			if (packet->l4)
@@ -101,7 +110,8 @@ static __always_inline bool elb_read_flow(const struct packet *packet, struct el
 		frame->flow.destination_port = packet->tcp->dest;
 	} else if (packet->udp) {
 		transport = sizeof(struct udphdr);
-		unsummed = !packet->udp->check;
+		/* a datagram may be shorter than its packet (RFC 9868): its checksum says nothing of what is behind it */
+		unsummed = !packet->udp->check || bpf_ntohs(packet->udp->len) != length - header;
 		frame->flow.source_port = packet->udp->source;
 		frame->flow.destination_port = packet->udp->dest;
 	} else {

@@ -218,7 +218,7 @@ static __always_inline verdict elb_icmp(struct xdp_md *ctx, struct elb_frame *fr
 		return drop(FRAGMENT);
 	if (frame->extended)
 		return drop(UNROUTABLE);
-	if (!elb_icmp_packet(ctx, frame, &packet))
+	if (frame->length < frame->header + sizeof(struct icmphdr) || !elb_icmp_packet(ctx, frame, &packet))
 		return drop(MALFORMED);
 	if (elb_is_echo(&packet))
 		return elb_echo(ctx, &packet);

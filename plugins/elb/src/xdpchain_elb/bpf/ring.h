@@ -13,6 +13,7 @@
 
 #define ELB_FILL_STEPS 64	/* in one run; ring.py knows these two */
 #define ELB_MERGE_STEPS 32	/* slots in one run */
+#define ELB_LIST_STEPS 256	/* slots in one run */
 
 static __always_inline struct elb_plan *elb_look_up_plan(void)
 {
@@ -87,13 +88,10 @@ static __always_inline bool elb_try(const struct elb_ring *ring, u64 *sum, u64 s
 	return *slot < ELB_RING_SIZE && !ring->word[*slot];
 }
 
-/*
- * Turns take slots. The last slot goes to whoever's turn it is without a search: it is the one that is left, and a turn with a skip of 65536 would
- * never find it, since the wrap at 2^32 lets its places repeat one before their end.
- */
+/* Turns take slots, by trying their places one after the other. */
 static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *ring)
 {
-	u64 at = plan->at, taken = plan->taken, zero = plan->zero, sum = zero, skip = zero, slot;
+	u64 at = plan->at, taken = plan->taken, end = ELB_RING_SIZE - plan->listed, zero = plan->zero, sum = zero, skip = zero, slot;
 	struct elb_turn *turn = &plan->turn[at % ELB_POOL_MEMBERS];
 
 	if (plan->stage == ELB_IN_TURN) {
@@ -106,12 +104,6 @@ static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *rin
 			if (!elb_is_due(plan, turn)) {
 				at = elb_next_turn(plan, at);
 				continue;
-			}
-			if (taken == ELB_RING_SIZE - 1) {
-				plan->rest = turn->member;
-				plan->stage = ELB_MERGE;
-				plan->at = 0;
-				return;
 			}
 			sum = turn->sum ^ zero;
 			skip = turn->skip ^ zero;
@@ -127,12 +119,96 @@ static __always_inline void elb_fill(struct elb_plan *plan, struct elb_ring *rin
 			turn->more--;
 		else
 			at = elb_next_turn(plan, at);
+		if (taken >= end)
+			break;
 	}
-	plan->stage = skip ? ELB_IN_TURN : ELB_NEXT_TURN;
+	if (taken >= end)
+		plan->stage = ELB_LIST;
+	else
+		plan->stage = skip ? ELB_IN_TURN : ELB_NEXT_TURN;
 	plan->at = at;
 	plan->taken = taken;
 	if (skip)
 		turn->sum = sum;
+}
+
+/*
+ * Half of all tries would be for the last slots. So these are listed, and each turn takes the one that it would come to first. It comes to a slot after
+ * (slot - place) / skip steps, modulo the size of the ring. That holds as long as its places do not wrap around at 2^32; with skips that let them
+ * one slot alone is listed, which goes to whoever's turn it is. A turn with a skip of 65536 might never find it: its places repeat one before their end.
+ */
+static __always_inline void elb_list(struct elb_plan *plan, struct elb_ring *ring)
+{
+	u64 at = plan->looked, zero = plan->zero, free = plan->free ^ zero, slot;
+
+	for (u64 i = 0; i < ELB_LIST_STEPS; i++) {
+		slot = elb_opaque(at + i);
+		if (slot >= ELB_RING_SIZE)
+			break;
+		if (ring->word[slot])
+			continue;
+		plan->last[free % ELB_LAST_SLOTS] = slot;
+		free = (free + 1) ^ zero;
+	}
+	plan->free = free;
+	plan->looked = at + ELB_LIST_STEPS;
+	if (plan->looked >= ELB_RING_SIZE)
+		plan->stage = ELB_PICK;
+}
+
+/* The product of two numbers below 2^16 + 1, modulo that. */
+static __always_inline u64 elb_multiply(u64 a, u64 b)
+{
+	u64 product = a * b;
+	s64 rest = (s64)(product & 0xffff) - (s64)(product >> 16);
+
+	return rest + (elb_opaque(rest >> 63) & ELB_RING_SIZE);
+}
+
+/* The slot among the last ones that a turn comes to first: its place in the list, and above that how many steps it is away. */
+static __always_inline u64 elb_nearest(const struct elb_plan *plan, const struct elb_turn *turn)
+{
+	u64 inverse = turn->inverse, place = elb_modulo_ring(turn->sum), nearest = ~0ULL >> 1, number;
+	s64 distance, closer;
+
+	for (u64 i = 0; i < ELB_LAST_SLOTS; i++) {
+		if (i >= plan->free)
+			break;
+		distance = (s64)plan->last[i] - (s64)place;
+		distance += elb_opaque(distance >> 63) & ELB_RING_SIZE;
+		number = elb_multiply(distance, inverse) * ELB_LAST_SLOTS + i;
+		closer = number - nearest;
+		nearest += closer & elb_opaque(closer >> 63);
+	}
+	return nearest;
+}
+
+/* One turn takes one of the last slots, if it is due. */
+static __always_inline void elb_pick(struct elb_plan *plan, struct elb_ring *ring)
+{
+	u64 at = plan->at, free = plan->free - 1, nearest, number, slot;
+	struct elb_turn *turn = &plan->turn[at % ELB_POOL_MEMBERS];
+
+	if (!elb_is_due(plan, turn)) {
+		plan->at = elb_next_turn(plan, at);
+		return;
+	}
+	nearest = elb_nearest(plan, turn);
+	number = nearest % ELB_LAST_SLOTS;
+	slot = elb_opaque(plan->last[number]);
+	if (slot < ELB_RING_SIZE)
+		ring->word[slot] = turn->member;
+	turn->sum += (nearest / ELB_LAST_SLOTS + 1) * turn->skip;
+	plan->last[number] = plan->last[free % ELB_LAST_SLOTS];
+	plan->free = free;
+	if (turn->more)
+		turn->more--;
+	else
+		plan->at = elb_next_turn(plan, at);
+	if (free)
+		return;
+	plan->stage = ELB_MERGE;
+	plan->at = 0;
 }
 
 struct elb_merger {
@@ -183,15 +259,20 @@ static __always_inline u32 elb_taker(const struct elb_plan *plan, const struct e
 	return member ? member : plan->rest;
 }
 
+/* A ring that is merged with nothing is made when its slots are taken, unless one member has them all. */
 static __always_inline void elb_take(struct elb_plan *plan, struct elb_ring *ring)
 {
 	u64 at = plan->at, slot;
 
+	if (!plan->rest) {
+		plan->at = ELB_RING_SIZE;
+		return;
+	}
 	for (u64 i = 0; i < ELB_MERGE_STEPS; i++) {
 		slot = elb_opaque(at + i);
 		if (slot >= ELB_RING_SIZE)
 			break;
-		ring->word[slot] = elb_taker(plan, ring, slot);
+		ring->word[slot] = plan->rest;
 	}
 }
 
@@ -247,10 +328,19 @@ static __always_inline int elb_build(struct xdp_md *ctx)
 	ring = elb_look_up_ring(plan->into);
 	if (!ring || plan->stage == ELB_DONE)
 		return 0;
-	if (plan->stage == ELB_MERGE)
+	switch (plan->stage) {
+	case ELB_LIST:
+		elb_list(plan, ring);
+		break;
+	case ELB_PICK:
+		elb_pick(plan, ring);
+		break;
+	case ELB_MERGE:
 		elb_finish(plan, ring);
-	else
+		break;
+	default:
 		elb_fill(plan, ring);
+	}
 	return plan->stage != ELB_DONE;
 }
 

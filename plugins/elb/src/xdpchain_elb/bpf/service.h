@@ -91,6 +91,8 @@ static __always_inline u32 elb_find(const struct elb_flow *flow)
 	if (found->gates == gates && elb_is_found(found, flow))
 		return found->vip;
 	number = elb_search(flow, gates);
+	if (gates & ELB_CHANGING || elb_open_gates() != gates)
+		return number;	/* found in the midst of a change, which may be taken back */
 	__builtin_memcpy(found->address, flow->destination, sizeof(found->address));
 	found->port_proto = elb_port_proto(flow);
 	found->gates = gates;

@@ -17,6 +17,7 @@
 
 #define ELB_RING_SIZE 65537
 #define ELB_POOL_MEMBERS 4096		/* most members of one pool */
+#define ELB_LAST_SLOTS 256		/* of a ring, which are taken in another way than the others: see ring.h */
 #define ELB_TICK_BITS 30		/* times are in ticks of 2^30 ns (1.07 s) of the monotonic clock */
 
 /* port 0: any port of the address; port 0 and proto 0: the address itself, with the VIP 0 */
@@ -41,6 +42,7 @@ _Static_assert(sizeof(struct elb_prefix) == 24, "as in the schema");
 enum elb_gate {
 	ELB_ANY_PORTS = 1,	/* there are VIPs for any port */
 	ELB_PREFIXES = 2,	/* there are VIPs that are prefixes */
+	ELB_CHANGING = 4,	/* services are changing: packets remember nothing */
 };
 
 enum elb_option {
@@ -163,6 +165,7 @@ struct elb_turn {
 	u32 member;
 	u32 sum;	/* (offset + j * skip) mod 2^32 for the next j */
 	u32 skip;
+	u32 inverse;	/* of the skip, modulo the size of the ring */
 	u32 weight;	/* what the credit grows by in each round; a slot costs the largest weight */
 	u32 credit;
 	u32 more;	/* slots that the turn may take in this round beyond the one that it has paid for */
@@ -171,8 +174,10 @@ struct elb_turn {
 enum elb_stage {
 	ELB_NEXT_TURN = 0,
 	ELB_IN_TURN = 1,	/* looking for the slot that the turn takes */
-	ELB_MERGE = 2,
-	ELB_DONE = 3,
+	ELB_LIST = 2,		/* looking for the last slots */
+	ELB_PICK = 3,		/* turns take these */
+	ELB_MERGE = 4,
+	ELB_DONE = 5,
 };
 
 struct elb_plan {
@@ -189,10 +194,13 @@ struct elb_plan {
 	u32 moving;		/* slots so far */
 	u32 holding;
 	u32 into;		/* where in elb_rings the ring is made: 0, or the pool itself while nothing leads there */
-	u32 spare;
+	u32 listed;		/* how many of the last slots are listed before they are taken: ELB_LAST_SLOTS, or 1 */
+	u32 free;		/* how many `last` has */
+	u32 looked;		/* slots that were looked at for it */
 	struct elb_turn turn[ELB_POOL_MEMBERS];
+	u32 last[ELB_LAST_SLOTS];	/* slots that no turn has taken yet */
 };
-_Static_assert(sizeof(struct elb_plan) == 98368, "as in the schema");
+_Static_assert(sizeof(struct elb_plan) == 115784, "as in the schema");
 
 /* elb_progress: how far a pool's last change is; the routines write it */
 struct elb_progress {

@@ -14,6 +14,8 @@
 #define ELB_LIMIT_CLOSING 60
 #define ELB_LIMIT_RESET 10
 
+BPF_TABLE("percpu_array", u32, u64, elb_kept, BY_SCHEMA);	/* marks of flows that connection ids have led elsewhere lately; the datapath writes */
+
 struct elb_slot {
 	u32 pool;
 	u32 number;
@@ -98,12 +100,35 @@ static __always_inline void elb_remember(struct elb_flow *flow, u32 member, u32 
 	elb_flows.update(flow, &memory);
 }
 
-/* Remembers a flow that somebody else knows the member of. */
+#define ELB_KEPT_BITS 8
+
+/* Whether this CPU has kept the flow in this tick. Another flow with the same mark is kept a tick later. */
+static __always_inline bool elb_is_kept(const struct elb_flow *flow, u32 member, u32 now)
+{
+	u32 mark = (flow->source[3] ^ flow->source[1] ^ (u32)flow->source_port << 16 ^ flow->destination_port) * 0x9e3779b1;
+	u32 place = mark >> (32 - ELB_KEPT_BITS);
+	u64 *kept, want;
+
+	mark ^= member * 0x85ebca6b;
+	want = (u64)mark << 32 | now;
+	kept = elb_kept.lookup(&place);
+	if (!kept)
+		return false;
+	if (*kept == want)
+		return true;
+	*kept = want;
+	return false;
+}
+
+/* Remembers a flow that somebody else knows the member of: once in a tick is enough. */
 static __always_inline void elb_keep(struct elb_flow *flow, u32 member)
 {
-	struct elb_memory *memory = elb_flows.lookup(flow);
 	u32 now = elb_tick();
+	struct elb_memory *memory;
 
+	if (elb_is_kept(flow, member, now))
+		return;
+	memory = elb_flows.lookup(flow);
 	if (!memory || memory->member != member || memory->incarnation != elb_state(member) >> 2)
 		elb_remember(flow, member, ELB_OPEN, now);
 	else if (memory->seen != now)

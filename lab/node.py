@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node of the lab: xdpchaind and its command line in one namespace, with nothing where that of the machine would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from xdpchain.testing.namespace import Namespace
+
+START_S = 60.0
+BIN = Path(sys.executable).parent
+
+
+class Node:
+    """
+    xdpchaind with a node's file; not started yet.
+
+    Args:
+        namespace: where it runs.
+        folder: for all that it writes.
+        root: where it pins, on a BPF file system.
+        cache: compiled functions; several nodes may share it.
+        node_file: the text of its file.
+    """
+
+    def __init__(self, namespace: Namespace, folder: Path, root: Path, cache: Path, node_file: str) -> None:
+        self.namespace, self.folder = namespace, folder
+        self.file, self.plugins = folder / "node.toml", folder / "plugins"
+        self.plugins.mkdir(parents=True)
+        self.file.write_text(node_file)
+        self._socket, self._log = folder / "control.sock", folder / "daemon.log"
+        self.environment = {
+            **os.environ,
+            "XDPCHAIN_CONFIG": str(self.file),
+            "XDPCHAIN_ROOT": str(root),
+            "XDPCHAIN_STATE": str(folder / "state"),
+            "XDPCHAIN_CACHE": str(cache),
+            "XDPCHAIN_SOCKET": str(self._socket),
+            "PYTHONPATH": str(self.plugins),
+        }
+        self._daemon: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's, if it runs."""
+        return self._daemon.pid if self._daemon else None
+
+    def start(self) -> float:
+        """Start xdpchaind; returns after how many seconds it answered."""
+        began = time.monotonic()
+        with self._log.open("a") as log:
+            command = (str(BIN / "xdpchaind"), "--log-format", "json")
+            self._daemon = self.namespace.start(*command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        while time.monotonic() - began < START_S:
+            if self.xdpchain("status", "--json", check=False).returncode == 0 and self._socket.exists():
+                return time.monotonic() - began
+            if self._daemon.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"xdpchaind did not start:\n{self._log.read_text()}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop xdpchaind; the chains stay."""
+        if self._daemon:
+            self._daemon.send_signal(number)
+            self._daemon.wait()
+            self._daemon = None
+
+    def xdpchain(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line."""
+        return self.namespace.run(str(BIN / "xdpchain"), *arguments, check=check, env=self.environment)
