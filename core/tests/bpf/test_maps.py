@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -141,3 +143,16 @@ def test_the_count_of_a_small_map_is_not_remembered() -> None:
 
 def test_an_empty_map_is_there() -> None:
     assert make(MapKind.HASH, u64, 100)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_map_is_let_go_when_nobody_has_it_any_more(kind: MapKind) -> None:
+    one = make(kind, ODD, 10)
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one
+
+        assert gone() is None, "no circle of references waits for the collector: the descriptor would stay open until then"
+    finally:
+        gc.enable()

@@ -46,8 +46,6 @@ class KernelMap:
         self.schema = schema
         self._new_inner = new_inner
         self._stride = (schema.value.size + 7) // 8 * 8
-        self.pack = self._pack_each if schema.kind.per_cpu else schema.value.pack
-        """The bytes of a value, for all CPUs where the map has one for each."""
         self._value_bytes = self._stride * possible_cpus() if schema.kind.per_cpu else schema.value.size
         self._chunk = max(1, min(schema.capacity, _BATCH, _BATCH_BYTES // (schema.key.size + self._value_bytes)))
         self._counted = (0, 0.0)
@@ -151,7 +149,10 @@ class KernelMap:
         """The bytes of many values, each for all CPUs where the map has one for each."""
         return [self.pack(value) for value in values] if self.schema.kind.per_cpu else _packed(self.schema.value, values)
 
-    def _pack_each(self, value: Any) -> bytes:
+    def pack(self, value: Any) -> bytes:
+        """The bytes of a value, for all CPUs where the map has one for each."""
+        if not self.schema.kind.per_cpu:
+            return self.schema.value.pack(value)
         values = value if isinstance(value, list) else [value] * possible_cpus()
         return b"".join(self.schema.value.pack(one).ljust(self._stride, b"\0") for one in values)
 
