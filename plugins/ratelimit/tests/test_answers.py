@@ -135,7 +135,7 @@ def test_a_client_over_the_limit_is_refused_at_once(node: RunNode, family: socke
 @FAMILIES
 def test_real_clients_get_in_with_cookies_during_a_spoofed_flood(node: RunNode, family: socket.AddressFamily) -> None:
     one = running(node, action="syn-cookie")
-    one.namespace.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
+    one.namespace.run("sh", "-c", "echo 2 > /proc/sys/net/ipv4/tcp_syncookies")
     address = one.end.ipv4 if family == socket.AF_INET else one.end.ipv6
     content = bytes(range(256)) * 400
     with served(one, family):
