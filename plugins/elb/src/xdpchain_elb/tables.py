@@ -111,7 +111,9 @@ def tables(*, vips: int, backends: int, members: int, flows: int) -> Sequence[Ma
         state("elb_progress", array, u32, PROGRESS, numbers, "moving slots of each pool"),
         attrs.evolve(state("elb_frames", MapKind.PERCPU_ARRAY, u32, FRAME, 1, "the packet that a CPU is at"), role=Role.SCRATCH),
         attrs.evolve(state("elb_found", MapKind.PERCPU_ARRAY, u32, FOUND, 256, "VIPs that packets asked for lately"), role=Role.SCRATCH),
-        attrs.evolve(state("elb_kept", MapKind.PERCPU_ARRAY, u32, u64, 256, "flows that connection ids led elsewhere"), role=Role.SCRATCH),
+        attrs.evolve(
+            state("elb_kept", MapKind.PERCPU_ARRAY, u32, u64, 256, "flows with connection ids that were seen to lately"), role=Role.SCRATCH
+        ),
         state("elb_budget", MapKind.PERCPU_ARRAY, u32, BUDGET, 1, "errors sent lately about packets that are too big"),
         state("elb_pools", array, u32, POOL, numbers, "what each pool is for, and what its ring is made of"),
         state("elb_directory", hash_, BACKEND, u32, seats + 2 * backends, "from the backends of each pool to their numbers"),

@@ -92,6 +92,8 @@ static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_
 	bool remembered = false;
 	u32 member;
 
+	if (named && elb_is_kept(&frame->flow, named))
+		return named;
 	slot.pool = elb_pool(vip, &frame->flow);
 	slot.number = elb_slot(client, frame->ip6, frame->flow.destination_port, vip->options);
 	if (!elb_look_up_slot(&slot))

@@ -14,7 +14,7 @@
 #define ELB_LIMIT_CLOSING 60
 #define ELB_LIMIT_RESET 10
 
-BPF_TABLE("percpu_array", u32, u64, elb_kept, BY_SCHEMA);	/* marks of flows that connection ids have led elsewhere lately; the datapath writes */
+BPF_TABLE("percpu_array", u32, u64, elb_kept, BY_SCHEMA);	/* marks of flows with connection ids that were seen to lately; the datapath writes */
 
 struct elb_slot {
 	u32 pool;
@@ -102,9 +102,10 @@ static __always_inline void elb_remember(struct elb_flow *flow, u32 member, u32 
 
 #define ELB_KEPT_BITS 8
 
-/* Whether this CPU has kept the flow in this tick. Another flow with the same mark is kept a tick later. */
-static __always_inline bool elb_is_kept(const struct elb_flow *flow, u32 member, u32 now)
+/* Whether this CPU has seen to the flow a moment ago. Another flow with the same mark comes a moment later. */
+static __always_inline bool elb_is_kept(const struct elb_flow *flow, u32 member)
 {
+	u32 now = bpf_jiffies64() >> 8;	/* the cheapest clock: a quarter of a second, or a whole one */
 	u32 mark = (flow->source[3] ^ flow->source[1] ^ (u32)flow->source_port << 16 ^ flow->destination_port) * 0x9e3779b1;
 	u32 place = mark >> (32 - ELB_KEPT_BITS);
 	u64 *kept, want;
@@ -120,15 +121,12 @@ static __always_inline bool elb_is_kept(const struct elb_flow *flow, u32 member,
 	return false;
 }
 
-/* Remembers a flow that somebody else knows the member of: once in a tick is enough. */
+/* Remembers a flow that somebody else knows the member of. */
 static __always_inline void elb_keep(struct elb_flow *flow, u32 member)
 {
+	struct elb_memory *memory = elb_flows.lookup(flow);
 	u32 now = elb_tick();
-	struct elb_memory *memory;
 
-	if (elb_is_kept(flow, member, now))
-		return;
-	memory = elb_flows.lookup(flow);
 	if (!memory || memory->member != member || memory->incarnation != elb_state(member) >> 2)
 		elb_remember(flow, member, ELB_OPEN, now);
 	else if (memory->seen != now)
