@@ -60,7 +60,7 @@ static __always_inline int witness_state(struct witness_state_event *event)
 		for (int i = 0; i < 8; i++) {
 			u64 old = *(volatile u64 *)most;
 
-			if (count <= old || __sync_val_compare_and_swap(most, old, count) == old)
+			if ((s64)count <= (s64)old || __sync_val_compare_and_swap(most, old, count) == old)
 				break;
 		}
 	} else if (event->newstate == 7 && event->oldstate != 3 && event->oldstate != 10 && event->oldstate != 2 && event->oldstate != 7) {
@@ -109,6 +109,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._stop = threading.Event()
         self.open: set[socket.socket] = set()
+        self.accepted = 0
         self.listeners: list[socket.socket] = []
         with namespace.entered():
             for port in ports:
@@ -135,6 +136,7 @@ class Server:
                 one, _ = listener.accept()
                 one.setblocking(False)
                 self.open.add(one)
+                self.accepted += 1
                 self._selector.register(one, selectors.EVENT_READ)
 
     def _read(self, one: socket.socket) -> None:
@@ -218,9 +220,7 @@ class Bed:
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
         """Let the tracepoint's events be lost: the dispatcher leads nowhere."""
-        state = self.node._engine._state
-        assert state is not None
-        (chain,) = (chain for place, chain in state.chains.items() if place.program == "maxconn-mc_state")
+        chain = self._tracepoint("maxconn-mc_state")
         assert chain.generation is not None
         root = chain.anchor.dispatcher.root
         libbpf.map_delete(root.fd, bytes(4))
@@ -228,6 +228,27 @@ class Bed:
             yield
         finally:
             root.point(chain.generation.head)
+
+    def _tracepoint(self, program: str) -> Any:
+        state = self.node._engine._state
+        assert state is not None
+        (chain,) = (chain for place, chain in state.chains.items() if place.program == program)
+        return chain
+
+    def missed(self) -> int:
+        """
+        How many events the kernel has kept from the witness.
+
+        It runs no program of a tracepoint while one runs already on that CPU (an interrupt has come in the middle of it), and none while
+        user space writes to a map there.
+        """
+        return int(libbpf.prog_info(self._tracepoint("witness-witness_state").anchor.dispatcher.program.fd).recursion_misses)
+
+    def witnessed(self, now: int, highest: int, opened: int) -> None:
+        """Fail unless the witness saw so many connections, as far as it was told."""
+        missed = self.missed()
+        for seen, expected in zip(self.witness, (now, highest, opened), strict=True):
+            assert abs(seen - expected) <= missed, (self.witness, missed)
 
     def apply(self, *limits: Mapping[str, Any], **keys: Any) -> None:
         """Make other limits run."""
@@ -262,9 +283,13 @@ class Bed:
 
     @property
     def witness(self) -> tuple[int, int, int]:
-        """What the kernel has established: now, at most at any time, in all."""
+        """
+        What the kernel has established: now, at most at any time, in all.
+
+        As far as the witness was told (`missed`): one that has missed that connections opened may have fewer than none.
+        """
         counts = dict(self.node.maps("witness")["witness_counts"].items())
-        return counts[0], counts[1], counts[2]
+        return _signed(counts[0]), counts[1], counts[2]
 
 
 class Churn:
@@ -323,6 +348,10 @@ class Churn:
                 self.given_up += 1
             del until[one]
             one.close()
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
 
 
 def until(condition: Callable[[], object], explain: Callable[[], object] = str, patience_s: float = PATIENCE_S) -> None:
