@@ -19,6 +19,7 @@ import attrs
 
 from xdpchain import rtnetlink
 from xdpchain.function import NextHop
+from xdpchain.nlmsg import messages
 from xdpchain.rtnetlink import (
     ACK,
     CREATE,
@@ -31,7 +32,6 @@ from xdpchain.rtnetlink import (
     Kernel,
     attribute,
     attributes,
-    messages,
 )
 
 Address = IPv4Address | IPv6Address

@@ -1,41 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Messages of rtnetlink, made and taken apart by struct, and questions to it in batches.
-
-For what is asked about thousands of addresses at once: a library's objects would take a thousand times as long.
-"""
+"""Questions to rtnetlink in batches, and the attributes of its messages."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from xdpchain.errors import KernelError
+from xdpchain.nlmsg import ERROR, REQUEST, connect, error_of, message, messages
 
 NEWLINK, GETLINK, GETROUTE, NEWNEIGH, DELNEIGH, GETNEIGH = 16, 18, 26, 28, 29, 30
 ACK, CREATE = 0x4, 0x400
 RECEIVE_BYTES = 1 << 16
 
-_ERROR, _REQUEST = 2, 0x1
 _NETLINK, _ADD_MEMBERSHIP = 270, 1  # SOL_NETLINK
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
-_ERROR_CODE = struct.Struct("=i")
 _NESTED = 0x3FFF  # an attribute's type without its flags
 _BATCH = 32
 """questions in one message; so many answers fit into the buffer of a socket as it is"""
-_PATIENCE_S = 5
 
 
 class Kernel:
     """A socket for questions to rtnetlink that have one answer each."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _PATIENCE_S, 0))
+        self._socket = connect(socket.NETLINK_ROUTE)
 
     def __enter__(self) -> Self:
         return self
@@ -49,19 +41,17 @@ class Kernel:
         answers: list[bytes | int] = []
         try:
             for first in range(0, len(questions), _BATCH):
-                answers += self._batch(kind, questions[first : first + _BATCH], flags | _REQUEST)
+                answers += self._batch(kind, questions[first : first + _BATCH], flags | REQUEST)
         except OSError as error:
             raise KernelError("the kernel does not tell its routes", errno=error.errno or 0, hint="see `xdpchain doctor`") from error
         return answers
 
     def _batch(self, kind: int, bodies: Sequence[bytes], flags: int) -> list[bytes | int]:
-        self._socket.send(
-            b"".join(_HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body for number, body in enumerate(bodies))
-        )
+        self._socket.send(b"".join(message(kind, flags, number, body) for number, body in enumerate(bodies)))
         answers: dict[int, bytes | int] = {}
         while len(answers) < len(bodies):
             for answered, number, body in messages(self._socket.recv(RECEIVE_BYTES)):
-                answers[number] = -_ERROR_CODE.unpack_from(body)[0] if answered == _ERROR else body
+                answers[number] = error_of(body) if answered == ERROR else body
         return [answers[number] for number in range(len(bodies))]
 
 
@@ -73,15 +63,6 @@ def listen(groups: Iterable[int]) -> socket.socket:
     for group in groups:
         listener.setsockopt(_NETLINK, _ADD_MEMBERSHIP, group)
     return listener
-
-
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The messages of a datagram: type, sequence number, body."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, _, number, _ = _HEADER.unpack_from(data, at)
-        yield kind, number, data[at + _HEADER.size : at + length]
-        at += length + 3 & ~3
 
 
 def attributes(body: bytes, at: int) -> dict[int, bytes]:

@@ -15,21 +15,19 @@ from collections.abc import Iterator
 
 from xdpchain.errors import KernelError
 from xdpchain.function import Socket, Sockets
+from xdpchain.nlmsg import DONE, DUMP, ERROR, REQUEST, connect, error_of, message, messages
 
 TCP_ESTABLISHED, TCP_SYN_RECV, TCP_LISTEN = 1, 3, 10
 
-_SOCK_DIAG, _BY_FAMILY, _ERROR, _DONE = 4, 20, 2, 3  # NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLMSG_*
-_REQUEST_DUMP = 0x301
+_SOCK_DIAG, _BY_FAMILY = 4, 20  # NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY
 _STATES = 0x1FFF & ~(1 << 6 | 1 << 7)
 """all but TIME_WAIT and CLOSE"""
 _TIME_WAIT_TIMER = 3
 """what is left of a connection whose socket has closed first may call itself FIN_WAIT2, but has this timer"""
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2: family, protocol, extensions, states
 _ANSWER = struct.Struct("=BBBx2s2s16s16s")  # struct inet_diag_msg: family, state, timer, ports, addresses
-_CODE = struct.Struct("=i")
 _MAPPED = bytes(10) + b"\xff\xff"
-_RECEIVE_BYTES, _PATIENCE_S = 1 << 18, 5
+_RECEIVE_BYTES = 1 << 18
 _SO_NETNS_COOKIE = 71
 
 
@@ -45,8 +43,7 @@ def tcp_sockets() -> Sockets:
     at_ns = time.monotonic_ns()
     found: list[Socket] = []
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as diag:
-            diag.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _PATIENCE_S, 0))
+        with connect(_SOCK_DIAG) as diag:
             for family in (socket.AF_INET, socket.AF_INET6):
                 found += _of_family(diag, family)
     except OSError as error:
@@ -65,23 +62,18 @@ def netns_cookie() -> int:
 
 
 def _of_family(diag: socket.socket, family: int) -> Iterator[Socket]:
-    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES)
-    diag.send(_HEADER.pack(_HEADER.size + len(request), _BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
+    diag.send(message(_BY_FAMILY, REQUEST | DUMP, 0, _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES)))
     while True:
-        data, at = diag.recv(_RECEIVE_BYTES), 0
-        while at + _HEADER.size <= len(data):
-            length, kind, *_ = _HEADER.unpack_from(data, at)
-            body = at + _HEADER.size
-            at += length + 3 & ~3
-            if kind == _DONE:
+        for kind, _, body in messages(diag.recv(_RECEIVE_BYTES)):
+            if kind == DONE:
                 return
-            if kind == _ERROR:
-                code = -_CODE.unpack_from(data, body)[0]
+            if kind == ERROR:
+                code = error_of(body)
                 if family == socket.AF_INET6 and code == errno.ENOENT:
                     # a kernel without IPv6
                     return
                 raise OSError(code, "sock_diag")
-            told, state, timer, local_port, remote_port, local, remote = _ANSWER.unpack_from(data, body)
+            told, state, timer, local_port, remote_port, local, remote = _ANSWER.unpack_from(body)
             if timer == _TIME_WAIT_TIMER:
                 continue
             if told == socket.AF_INET:

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xdpchain.chain.engine import Engine
-from xdpchain.chain.instance import plugin_call
 from xdpchain.config import NodeConfig
-from xdpchain.daemon.failures import Failures, overrides
-from xdpchain.errors import XdpchainError
+from xdpchain.daemon.failures import Failures
+from xdpchain.daemon.rounds import any_overrides, go_round
 from xdpchain.function import Sockets
 from xdpchain.sockets import tcp_sockets
 
@@ -18,7 +17,7 @@ PERIOD_S = 3.0
 
 def has_sweep(config: NodeConfig | None) -> bool:
     """Whether any function wants to know the sockets."""
-    return config is not None and any(overrides(one.function, "sweep") for one in config.instances.values())
+    return any_overrides(config, "sweep")
 
 
 def sweep(engine: Engine, config: NodeConfig, failures: Failures, look: Callable[[], Sockets] = tcp_sockets) -> None:
@@ -28,19 +27,4 @@ def sweep(engine: Engine, config: NodeConfig, failures: Failures, look: Callable
     Raises:
         KernelError: the sockets cannot be read.
     """
-    for one in config.instances.values():
-        if not overrides(one.function, "sweep"):
-            continue
-        try:
-            maps = engine.maps(one.name)
-        except KeyError:
-            # in no chain now
-            continue
-        sockets = look()
-        try:
-            with plugin_call(one.function, "sweep"):
-                writes = list(one.function.sweep(one.config, sockets, maps))
-            if writes:
-                engine.carry_out(one.name, writes, method="sweep")
-        except XdpchainError as error:
-            failures.tell(one.name, "sweep", error)
+    go_round(engine, config, failures, "sweep", look)
