@@ -106,7 +106,7 @@ def _die_before(step: int) -> None:
 
         return counted
 
-    library = libbpf._lib()
+    library = libbpf.library()
     for name in CHANGING:
         setattr(library, name, counting(getattr(library, name)))
     for name in ("mkdir", "rmdir", "unlink"):

@@ -164,9 +164,9 @@ def test_the_kernel_refuses_other_tools_that_want_the_place_of_a_chain(blocked: 
     before = xdp("near")
     program = libbpf.prog_load(6, "intruder", bytes.fromhex("b7000000010000009500000000000000"), attach_type=37)
 
-    assert libbpf._lib().bpf_xdp_attach(wire.index, program, 4, None) == -errno.EBUSY
+    assert libbpf.library().bpf_xdp_attach(wire.index, program, 4, None) == -errno.EBUSY
     assert libbpf.link_create(program, wire.index, 37, flags=4) == -errno.EBUSY
-    assert libbpf._lib().bpf_xdp_detach(wire.index, 4, None) == -errno.EBUSY
+    assert libbpf.library().bpf_xdp_detach(wire.index, 4, None) == -errno.EBUSY
     assert ip("-force", "link", "set", "near", "xdp", "off", check=False)
     assert xdp("near") == before
     assert wire.path() == [5]

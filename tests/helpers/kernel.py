@@ -111,7 +111,7 @@ def _programs() -> Iterator[Handle]:
 
 def _links() -> Iterator[Handle]:
     for number in libbpf.link_ids():
-        descriptor = libbpf._lib().bpf_link_get_fd_by_id(number)
+        descriptor = libbpf.library().bpf_link_get_fd_by_id(number)
         if descriptor >= 0:
             yield Handle(descriptor)
 

@@ -29,7 +29,7 @@ class Shot:
 
     def __init__(self, chain: LoadedChain) -> None:
         self._chain = chain  # whose program it is
-        self._program = chain._chain.program()
+        self._program = chain.program
         self._call = ct.CDLL("libbpf.so.1", use_errno=True).bpf_prog_test_run_opts
         self._into, self._out = ct.create_string_buffer(_ROOM), ct.create_string_buffer(_ROOM)
         self._opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), data_in=ct.addressof(self._into), data_out=ct.addressof(self._out))

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from xdpchain import Hook, KernelFunction, Program
-from xdpchain.bpf.libbpf import test_run as run
 from xdpchain.testing import LoadChain
 from xdpchain_maxconn import Maxconn
 
@@ -50,24 +48,9 @@ def test_many_limits_that_are_reached_by_all_cpus_at_once_are_never_passed(load_
     limits = [{"ports": [FIRST + number], "max": MOST} for number in range(LIMITS)]
     document = {"interface": {"eth0": {"chain": ["scatter", "maxconn"]}}, "function": {"maxconn": {"limit": limits}}}
     chain = load_chain(document, functions=[Maxconn(), Scatter(tmp_path)])
-    program, frame = chain._chain.program(), bytes(Ether() / IP(dst="192.0.2.2") / TCP(flags="S"))
-    cpus = sorted(os.sched_getaffinity(0))
-    assert len(cpus) > 1, "one CPU proves nothing"
+    frame = bytes(Ether() / IP(dst="192.0.2.2") / TCP(flags="S"))
 
-    gate, opener = os.pipe()
-    children: list[int] = []
-    for cpu in cpus:
-        child = os.fork()
-        if child == 0:
-            os.close(opener)
-            os.sched_setaffinity(0, {cpu})
-            os.read(gate, 1)
-            run(program, frame, repeat=PACKETS)
-            os._exit(0)
-        children.append(child)
-    os.close(gate)
-    os.close(opener)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * len(cpus)
+    chain.repeat_on_all_cpus([frame], PACKETS)
 
     (table,) = chain.status("maxconn")
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]

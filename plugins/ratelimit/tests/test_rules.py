@@ -11,7 +11,6 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
-from xdpchain.bpf.libbpf import test_run as run
 from xdpchain.testing import LoadedChain, Verdict
 from xdpchain_ratelimit.window import cost_of
 
@@ -114,10 +113,10 @@ def test_a_burst_may_come_at_once_and_then_the_rate_flows(limiter: Limiter) -> N
 def test_a_burst_in_the_kernel_stays_within_its_envelope(limiter: Limiter) -> None:
     rate, burst, window_ns = 500, 50, 5_000_000
     chain = limiter({"ports": [80], "rate": rate, "burst": burst}, window="5ms")
-    program, frame = chain._chain.program(), chain.send(syn()).packet
+    frame = chain.send(syn()).packet
 
     begin_ns = time.monotonic_ns()
-    run(program, frame, repeat=300_000)
+    chain.repeat(frame, 300_000)
     end_ns = time.monotonic_ns()
 
     admitted = chain.counts("ratelimit")[Verdict.NEXT, "admitted"] - 1
@@ -204,7 +203,7 @@ def test_the_action_count_lets_through_and_says_what_would_have_been(limiter: Li
 @pytest.mark.parametrize(("enforce", "least", "most"), [(0, 0, 0), (100, 10_000, 10_000), (25, 2_000, 3_000)])
 def test_the_action_is_taken_on_a_share_of_what_is_refused(limiter: Limiter, long_window: str, enforce: int, least: int, most: int) -> None:
     chain = limiter({"ports": [80], "rate": 1, "enforce": enforce}, window=long_window)
-    run(chain._chain.program(), chain.send(syn()).packet, repeat=10_000)
+    chain.repeat(chain.send(syn()).packet, 10_000)
 
     assert least <= chain.counts("ratelimit")[Verdict.DROP, "rate_exceeded"] <= most
 
@@ -215,7 +214,7 @@ def test_where_all_counts_a_flood_keeps_its_limit_shut(limiter: Limiter) -> None
     before = 0
     admitted = []
     for port in (80, 81):
-        run(chain._chain.program(), chain.send(syn(port=port)).sent, repeat=4_000_000)
+        chain.repeat(chain.send(syn(port=port)).sent, 4_000_000)
         total = chain.counts("ratelimit")[Verdict.NEXT, "admitted"]
         admitted.append(total - before)
         before = total

@@ -12,6 +12,7 @@ import ctypes as ct
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 
+from xdpchain.bpf.libbpf import library
 from xdpchain.errors import KernelError
 
 _STRUCT, _UNION, _TYPEDEF, _VOLATILE, _CONST, _TYPE_TAG = 4, 5, 8, 9, 10, 18  # BTF_KIND_*
@@ -101,11 +102,8 @@ def _kernel() -> Iterator[_Kernel]:
 
 
 def _lib() -> ct.CDLL:
-    try:
-        lib = ct.CDLL("libbpf.so.1", use_errno=True)
-    except OSError as error:
-        raise KernelError(f"libbpf.so.1 cannot be loaded: {error}", hint="install the distribution's libbpf1 package") from error
-    lib.libbpf_set_print(None)
+    """Libbpf with the types of its calls for BTF, which are no ints."""
+    lib = library()
     lib.btf__load_vmlinux_btf.restype = ct.c_void_p
     lib.btf__find_by_name_kind.argtypes = (ct.c_void_p, ct.c_char_p, ct.c_uint32)
     lib.btf__type_by_id.argtypes, lib.btf__type_by_id.restype = (ct.c_void_p, ct.c_uint32), ct.POINTER(_Type)

@@ -25,7 +25,13 @@ _LOG_LEVEL = 1
 
 
 @functools.cache
-def _lib() -> ct.CDLL:
+def library() -> ct.CDLL:
+    """
+    The library itself, silenced.
+
+    Raises:
+        KernelError: it is not installed.
+    """
     try:
         lib = ct.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
@@ -60,7 +66,7 @@ def prog_load(
             sz=ct.sizeof(structs.ProgLoadOpts), expected_attach_type=attach_type, prog_flags=flags, prog_ifindex=ifindex, **log
         )
         count = len(instructions) // 8
-        return int(_lib().bpf_prog_load(kind, name.encode()[:15], licence.encode(), buffer, ct.c_size_t(count), ct.byref(opts)))
+        return int(library().bpf_prog_load(kind, name.encode()[:15], licence.encode(), buffer, ct.c_size_t(count), ct.byref(opts)))
 
     result = load()
     if result >= 0:
@@ -97,7 +103,7 @@ def map_create(
         inner_map_fd=inner_fd,
         map_ifindex=ifindex,
     )
-    result = _lib().bpf_map_create(kind, name.encode()[:15], key_size, value_size, capacity, ct.byref(opts))
+    result = library().bpf_map_create(kind, name.encode()[:15], key_size, value_size, capacity, ct.byref(opts))
     hint = "lower the setting that sizes it: the kernel has no room for so many" if -result in _TOO_LARGE else ""
     return check(result, f"cannot create map {name} of {capacity} entries", hint)
 
@@ -105,13 +111,13 @@ def map_create(
 def btf_load(blob: bytes) -> int:
     """Load BTF and return its descriptor."""
     buffer = (ct.c_char * len(blob)).from_buffer_copy(blob)
-    return check(_lib().bpf_btf_load(buffer, ct.c_size_t(len(blob)), None), "cannot load BTF")
+    return check(library().bpf_btf_load(buffer, ct.c_size_t(len(blob)), None), "cannot load BTF")
 
 
 def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
     """The value at `key` (`value_bytes` long: all CPUs' values for a per-CPU map), or None."""
     value = ct.create_string_buffer(value_bytes)
-    result = _lib().bpf_map_lookup_elem(fd, key, value)
+    result = library().bpf_map_lookup_elem(fd, key, value)
     if result == -2:
         return None
     check(result, "cannot read a map element")
@@ -121,7 +127,7 @@ def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
 def map_lookup_many(fd: int, keys: Iterable[bytes], value_bytes: int) -> list[bytes | None]:
     """The values at `keys`, one by one: as `map_lookup`, with one buffer for all."""
     value = ct.create_string_buffer(value_bytes)
-    lookup, found = _lib().bpf_map_lookup_elem, []
+    lookup, found = library().bpf_map_lookup_elem, []
     for key in keys:
         result = lookup(fd, key, value)
         if result not in {0, -errno.ENOENT}:
@@ -132,12 +138,12 @@ def map_lookup_many(fd: int, keys: Iterable[bytes], value_bytes: int) -> list[by
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> int:
     """Write `value` at `key`; returns 0 or a negative errno, so that callers can tell "exists" and "full" from failures."""
-    return int(_lib().bpf_map_update_elem(fd, key, value, ct.c_uint64(flags)))
+    return int(library().bpf_map_update_elem(fd, key, value, ct.c_uint64(flags)))
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Delete `key`; False where it was not there."""
-    result = _lib().bpf_map_delete_elem(fd, key)
+    result = library().bpf_map_delete_elem(fd, key)
     if result == -2:
         return False
     check(result, "cannot delete a map element")
@@ -149,7 +155,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
     key: bytes | None = None
     following = ct.create_string_buffer(key_size)
     while True:
-        result = _lib().bpf_map_get_next_key(fd, key, following)
+        result = library().bpf_map_get_next_key(fd, key, following)
         if result == -2:
             return
         check(result, "cannot walk a map")
@@ -161,7 +167,7 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Write `count` elements in one call."""
     done = ct.c_uint32(count)
     opts = structs.BatchOpts(sz=ct.sizeof(structs.BatchOpts))
-    check(_lib().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
+    check(library().bpf_map_update_batch(fd, keys, values, ct.byref(done), ct.byref(opts)), f"cannot write {count} map elements")
 
 
 Chunk = tuple[int, Buffer, Buffer]
@@ -176,7 +182,7 @@ def map_lookup_chunks(fd: int, key_size: int, value_bytes: int, chunk: int = 409
     keys, values = ct.create_string_buffer(key_size * chunk), ct.create_string_buffer(value_bytes * chunk)
     while True:
         count = ct.c_uint32(chunk)
-        result = _lib().bpf_map_lookup_batch(fd, position, cursor, keys, values, ct.byref(count), ct.byref(opts))
+        result = library().bpf_map_lookup_batch(fd, position, cursor, keys, values, ct.byref(count), ct.byref(opts))
         if result == -errno.ENOSPC:  # a hash bucket holds more than a chunk
             chunk *= 2
             keys, values = ct.create_string_buffer(key_size * chunk), ct.create_string_buffer(value_bytes * chunk)
@@ -191,12 +197,12 @@ def map_lookup_chunks(fd: int, key_size: int, value_bytes: int, chunk: int = 409
 
 def obj_pin(fd: int, path: str) -> None:
     """Pin a map, program or link at `path` on a bpffs."""
-    check(_lib().bpf_obj_pin(fd, path.encode()), f"cannot pin {path}", hint="is a bpffs mounted there? `xdpchain doctor` says more")
+    check(library().bpf_obj_pin(fd, path.encode()), f"cannot pin {path}", hint="is a bpffs mounted there? `xdpchain doctor` says more")
 
 
 def obj_get(path: str) -> int:
     """Open a pinned object."""
-    return check(_lib().bpf_obj_get(path.encode()), f"cannot open the pin {path}")
+    return check(library().bpf_obj_get(path.encode()), f"cannot open the pin {path}")
 
 
 def link_create(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) -> int:
@@ -204,17 +210,17 @@ def link_create(prog_fd: int, target: int, attach_type: int, *, flags: int = 0) 
     opts = structs.LinkCreateOpts(
         sz=structs.LinkCreateOpts.target_btf_id.offset, flags=flags
     )  # the fields behind are for other kinds of links
-    return int(_lib().bpf_link_create(prog_fd, target, attach_type, ct.byref(opts)))
+    return int(library().bpf_link_create(prog_fd, target, attach_type, ct.byref(opts)))
 
 
 def link_update(link_fd: int, prog_fd: int) -> None:
     """Replace the program of a link, atomically."""
-    check(_lib().bpf_link_update(link_fd, prog_fd, None), "cannot replace the program of a link")
+    check(library().bpf_link_update(link_fd, prog_fd, None), "cannot replace the program of a link")
 
 
 def link_detach(link_fd: int) -> None:
     """Detach a link from its target, whoever else holds it."""
-    check(_lib().bpf_link_detach(link_fd), "cannot detach a link")
+    check(library().bpf_link_detach(link_fd), "cannot detach a link")
 
 
 _TC_REPLACE = 1
@@ -229,30 +235,30 @@ def _tc_hook(interface: int, *, egress: bool) -> structs.TcHook:
 def tc_attach(prog_fd: int, interface: int, *, egress: bool, replace: bool = False) -> int:
     """Make a program our filter at an interface's clsact qdisc, which is made if need be; returns 0 or a negative errno."""
     hook = _tc_hook(interface, egress=egress)
-    result = _lib().bpf_tc_hook_create(ct.byref(hook))
+    result = library().bpf_tc_hook_create(ct.byref(hook))
     if result not in {0, -errno.EEXIST}:
         return int(result)
     flags = _TC_REPLACE if replace else 0
     opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), prog_fd=prog_fd, flags=flags, handle=_TC_HANDLE, priority=_TC_PRIORITY)
-    return int(_lib().bpf_tc_attach(ct.byref(hook), ct.byref(opts)))
+    return int(library().bpf_tc_attach(ct.byref(hook), ct.byref(opts)))
 
 
 def tc_detach(interface: int, *, egress: bool) -> int:
     """Remove our filter; returns 0 or a negative errno. The qdisc stays: others may use it."""
     opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
-    return int(_lib().bpf_tc_detach(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts)))
+    return int(library().bpf_tc_detach(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts)))
 
 
 def tc_program(interface: int, *, egress: bool) -> int:
     """The id of the program that is our filter; 0 where there is none."""
     opts = structs.TcOpts(sz=ct.sizeof(structs.TcOpts), handle=_TC_HANDLE, priority=_TC_PRIORITY)
-    result = _lib().bpf_tc_query(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts))
+    result = library().bpf_tc_query(ct.byref(_tc_hook(interface, egress=egress)), ct.byref(opts))
     return int(opts.prog_id) if result == 0 else 0
 
 
 def _info(fd: int, into: ct.Structure) -> None:
     size = ct.c_uint32(ct.sizeof(into))
-    check(_lib().bpf_obj_get_info_by_fd(fd, ct.byref(into), ct.byref(size)), "cannot read what the kernel knows of a BPF object")
+    check(library().bpf_obj_get_info_by_fd(fd, ct.byref(into), ct.byref(size)), "cannot read what the kernel knows of a BPF object")
 
 
 def map_info(fd: int) -> structs.MapInfo:
@@ -287,18 +293,18 @@ def prog_map_ids(fd: int) -> list[int]:
 
 def prog_by_id(number: int) -> int:
     """Open a loaded program by its id."""
-    return check(_lib().bpf_prog_get_fd_by_id(number), f"cannot open program {number}")
+    return check(library().bpf_prog_get_fd_by_id(number), f"cannot open program {number}")
 
 
 def map_by_id(number: int) -> int:
     """Open a map by its id."""
-    return check(_lib().bpf_map_get_fd_by_id(number), f"cannot open map {number}")
+    return check(library().bpf_map_get_fd_by_id(number), f"cannot open map {number}")
 
 
 def _ids(call: str) -> Iterator[int]:
     number = ct.c_uint32(0)
     following = ct.c_uint32(0)
-    while getattr(_lib(), call)(number, ct.byref(following)) == 0:
+    while getattr(library(), call)(number, ct.byref(following)) == 0:
         yield following.value
         number = ct.c_uint32(following.value)
 
@@ -342,5 +348,5 @@ def test_run(
         cpu=cpu,
         batch_size=batch,
     )
-    check(_lib().bpf_prog_test_run_opts(prog_fd, ct.byref(opts)), "cannot run a program on a test packet")
+    check(library().bpf_prog_test_run_opts(prog_fd, ct.byref(opts)), "cannot run a program on a test packet")
     return opts.retval, out.raw[: opts.data_size_out] if room else b"", opts.duration

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import attrs
 
+from xdpchain.bpf.libbpf import test_run
 from xdpchain.chain.model import Frame
 from xdpchain.chain.private import END_OF_CHAIN, PrivateChain
 from xdpchain.config import NodeConfig, loads
@@ -89,6 +91,52 @@ class LoadedChain:
         if frame.error:
             raise ValueError(f"the kernel does not take this packet: {frame.error}")
         return Result(frame.verdict, frame.reason, frame.function, tuple(frame.path), sent, frame.packet)
+
+    @property
+    def program(self) -> int:
+        """The descriptor of the first program at XDP, for test runs of one's own."""
+        return self._chain.program()
+
+    def repeat(self, frame: bytes, times: int = 1) -> None:
+        """Send a frame through XDP again and again, as fast as the kernel can, and look at nothing that comes of it."""
+        test_run(self.program, frame, repeat=times)
+
+    def repeat_on_all_cpus(self, frames: Sequence[bytes], times: int) -> int:
+        """
+        `repeat` each of the frames, in order, on all CPUs that this process may use, at once; returns how many these are.
+
+        Raises:
+            RuntimeError: there is but one CPU, which proves nothing, or a run failed.
+        """
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) < 2:
+            raise RuntimeError("one CPU proves nothing")
+        gate, opener = os.pipe()
+        children = []
+        for cpu in cpus:
+            child = os.fork()
+            if child == 0:
+                self._repeat_behind(gate, opener, cpu, frames, times)
+            children.append(child)
+        os.close(gate)
+        os.close(opener)
+        codes = [os.waitpid(child, 0)[1] for child in children]
+        if any(codes):
+            raise RuntimeError("a run on one of the CPUs failed")
+        return len(cpus)
+
+    def _repeat_behind(self, gate: int, opener: int, cpu: int, frames: Sequence[bytes], times: int) -> NoReturn:
+        """One child: waits at the gate, which opens when nobody holds `opener` any more, and ends."""
+        code = 1
+        try:
+            os.close(opener)
+            os.sched_setaffinity(0, {cpu})
+            os.read(gate, 1)
+            for frame in frames:
+                self.repeat(frame, times)
+            code = 0
+        finally:
+            os._exit(code)
 
     @property
     def maps(self) -> Mapping[str, Mapping[str, KernelMap]]:

@@ -34,14 +34,9 @@ def follow(config: ElbConfig, hops: NextHops, maps: Maps) -> Iterator[Write]:
             yield Put("elb_hops", number, hop)
 
 
-def given_hop(config: ElbConfig) -> int:
-    """The hop of a backend of which nothing is known but the config."""
-    return hop_of(config, NextHop())
-
-
 def hops_to_correct(config: ElbConfig, backends: Iterable[int], maps: Maps) -> Iterator[Write]:
     """The hops of backends that are not what the config gives. The MTU that the routes said stays, where the config leaves it to them."""
-    hop = given_hop(config)
+    hop = hop_of(config, NextHop())
     if not hop:
         return
     there = hops_of(maps)

@@ -94,6 +94,7 @@ def known_hops(config: ElbConfig, maps: Maps) -> set[bytes]:
 def tables(config: ElbConfig, maps: Maps) -> Sequence[Table]:
     """VIPs with their backends below, and how the tables stand."""
     rows: list[tuple[object, ...]] = []
+    with_hop: dict[IPAddress, bool] = {}
     moving = holding = 0
     for service in services(config, maps):
         forward = config.encapsulation_of(service.vip)
@@ -102,15 +103,16 @@ def tables(config: ElbConfig, maps: Maps) -> Sequence[Table]:
         rows += [
             (name, one.name, forward, one.weight, one.state, "ok" if one.has_hop else "unknown", *one.counts) for one in service.served
         ]
+        with_hop |= {one.address: one.has_hop for one in service.served}
         moving += service.moving
         holding += service.holding
     columns = ("service", "backend", "forward", "weight", "state", "next hop", "packets", "bytes", "new flows")
-    flows, addresses = maps["elb_flows"], destinations(config)
+    flows = maps["elb_flows"]
     standing = [
         ("moving slots", moving, None),
         ("of these holding", holding, None),
         ("remembered flows", len(flows), flows.schema.capacity),
-        ("backends with a known next hop", len(known_hops(config, maps)), len(addresses)),
+        ("backends with a known next hop", sum(with_hop.values()), len(with_hop)),
     ]
     return (
         Table(columns, rows, "services", counters=("packets", "bytes", "new flows"), key=2),

@@ -17,6 +17,7 @@ from xdpchain.bpf.compiler import diagnose
 from xdpchain.bpf.compiler.cache import Cache, key_of
 from xdpchain.bpf.compiler.lines import NumberedText
 from xdpchain.bpf.compiler.process import PYTHON, Outcome, run_worker
+from xdpchain.bpf.loader import PROGRAM_TYPE
 from xdpchain.errors import CompileError, KernelError, PluginError
 from xdpchain.function import Hook
 from xdpchain.schema import MapKind
@@ -34,7 +35,6 @@ FLAGS = (
     "xdpchain/corrections.h",
 )
 
-_PROGRAM_TYPE = {Hook.XDP: 6, Hook.TC_INGRESS: 3, Hook.TC_EGRESS: 3, Hook.TRACEPOINT: 5, Hook.ROUTINE: 3}  # enum bpf_prog_type
 _BPF_XDP, _BY_TYPE = 37, 0xFFFFFFFF  # expected_attach_type; bcc takes -1 as "whatever the type wants"
 _MAPS_OF_MAPS = {MapKind.ARRAY_OF_MAPS.value, MapKind.HASH_OF_MAPS.value}
 
@@ -115,7 +115,7 @@ class Compiler:
         request = {
             "text": text.text,
             "flags": FLAGS,
-            "programs": {name: (_PROGRAM_TYPE[hook], _BPF_XDP if hook is Hook.XDP else _BY_TYPE) for name, hook in unit.programs.items()},
+            "programs": {name: (PROGRAM_TYPE[hook], _BPF_XDP if hook is Hook.XDP else _BY_TYPE) for name, hook in unit.programs.items()},
         }
         try:
             outcome = run_worker(request, self._timeout_s, self._python)
