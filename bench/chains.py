@@ -56,7 +56,7 @@ def load(document: Mapping[str, Any], functions: Mapping[str, KernelFunction[Any
     chain = PrivateChain(config, "eth0", compiler)
     used = (config.instances[name].function for name in document["interface"]["eth0"]["chain"])
     frags = all(one.frags for function in used for one in function.programs)
-    dispatcher = make_dispatcher(Place(Hook.XDP, 1), Wiring((), (), frags=frags), compiler.compile(dispatcher_unit(Hook.XDP)))
+    dispatcher = make_dispatcher(Place(Hook.XDP, 1), Wiring((), (), (), frags=frags), compiler.compile(dispatcher_unit(Hook.XDP)))
     dispatcher.root.point(Handle(os.dup(chain.program())))
     return Loaded(chain, dispatcher)
 

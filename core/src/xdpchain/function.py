@@ -56,6 +56,17 @@ class Hook(enum.Enum):
     ROUTINE = "routine"
 
 
+class Side(enum.Enum):
+    """
+    What is at the other end of an interface: the network, as behind a NIC, or a workload on this machine, as behind a tap or a veth.
+
+    What comes in from the network goes out to the workload: a function that tells the two directions apart has other programs on each side.
+    """
+
+    NETWORK = "network"
+    WORKLOAD = "workload"
+
+
 CHAIN_HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.TC_EGRESS)
 
 
@@ -66,7 +77,7 @@ class Program:
 
     An XDP program with `frags` works on packets in several buffers (jumbo frames); a chain uses frags when all of its functions can.
     `fields` names what a tracepoint program reads of its event: the C function gets a `struct ENTRY_event` with these fields, of the sizes
-    and at the places that the running kernel has them.
+    and at the places that the running kernel has them. A program with a `side` runs on interfaces of that side only.
     """
 
     hook: Hook
@@ -74,6 +85,11 @@ class Program:
     frags: bool = True
     event: str = ""
     fields: tuple[str, ...] = ()
+    side: Side | None = None
+
+    def runs_on(self, side: Side) -> bool:
+        """Whether it belongs on interfaces of that side."""
+        return self.side in {None, side}
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from xdpchain.errors import PluginError
-from xdpchain.function import API_VERSION, Hook, KernelFunction, Program, Reason
+from xdpchain.function import API_VERSION, CHAIN_HOOKS, Hook, KernelFunction, Program, Reason, Side
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _C_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -68,7 +68,7 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
     if not programs or all(isinstance(program, Program) and program.hook is Hook.ROUTINE for program in programs):
         yield f"{who} has no programs for a hook", 'set programs = (Program(Hook.XDP, "NAME"),)'
     entries: set[str] = set()
-    hooks: set[Hook] = set()
+    hooks: set[tuple[Hook, Side]] = set()
     for program in programs:
         if not isinstance(program, Program) or not isinstance(program.hook, Hook):
             yield f"{who}: {program!r} is no Program of a Hook", 'write Program(Hook.XDP, "NAME")'
@@ -80,13 +80,16 @@ def _program_faults(who: str, programs: Any) -> Iterator[tuple[str, str]]:
             yield f"{who}: program {program.entry!r} has the event {program.event!r}", 'a tracepoint, and only that, has "category:name"'
         if program.fields and program.hook is not Hook.TRACEPOINT:
             yield f"{who}: program {program.entry!r} names fields of an event", "a tracepoint, and only that, has an event"
-        if program.hook in hooks and program.hook not in {Hook.TRACEPOINT, Hook.ROUTINE}:
+        places = {(program.hook, side) for side in Side if program.runs_on(side)}
+        if hooks & places and program.hook in CHAIN_HOOKS:
             yield (
                 f"{who} has two programs for the hook {program.hook.value}",
-                "a function has one place in a chain: make one program of them",
+                "a function has one place in a chain: make one program of them, or give each a side of its own",
             )
+        if program.side and program.hook not in CHAIN_HOOKS:
+            yield f"{who}: program {program.entry!r} has a side", "only what runs on an interface has"
         entries.add(program.entry)
-        hooks.add(program.hook)
+        hooks |= places
 
 
 def _reason_faults(who: str, reasons: Any) -> Iterator[tuple[str, str]]:

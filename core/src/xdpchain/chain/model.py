@@ -49,10 +49,12 @@ class Wiring:
     """
     What hangs at a place: the instances in order and what else makes a generation differ from another.
 
-    `code` has one fingerprint for each instance: a new one (an upgrade, another map schema) needs a new generation.
+    `entries` are the C functions of the programs that the instances bring. `code` has one fingerprint for each instance: a new one (an
+    upgrade, another map schema) needs a new generation.
     """
 
     instances: tuple[str, ...]
+    entries: tuple[str, ...]
     code: tuple[str, ...]
     on_error: str = "pass"
     mode: str = "auto"

@@ -15,7 +15,7 @@ from xdpchain.chain.model import Place, Wiring
 from xdpchain.chain.pins import Pins
 from xdpchain.chain.plan import needs_reattach
 from xdpchain.chain.transaction import Transaction
-from xdpchain.chain.wiring import Generation, build_generation, program_at
+from xdpchain.chain.wiring import Generation, build_generation
 
 
 @attrs.frozen
@@ -80,4 +80,7 @@ def rewire_chain(
 
 def _target(place: Place, generation: Generation, names: Mapping[int, str]) -> str:
     """What to attach to, in words: the interface's name or the tracepoint's."""
-    return names[place.interface] if place.interface else program_at(generation.hops[0].instance, place).event
+    if place.interface:
+        return names[place.interface]
+    programs = generation.hops[0].instance.function.programs
+    return next(program.event for program in programs if program.entry in generation.wiring.entries)

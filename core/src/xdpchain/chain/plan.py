@@ -10,7 +10,7 @@ import attrs
 
 from xdpchain.chain.model import Action, Interface, Kind, Place, Plan, Wiring
 from xdpchain.config import InstanceConfig, InterfaceConfig, NodeConfig
-from xdpchain.function import CHAIN_HOOKS, Hook, Program
+from xdpchain.function import CHAIN_HOOKS, Hook, Program, Side
 
 
 @attrs.frozen
@@ -51,7 +51,7 @@ def want(config: NodeConfig, present: Sequence[Interface], codes: Mapping[str, s
             continue
         matched.add(settings.pattern)
         for hook in CHAIN_HOOKS:
-            wiring = _wiring(config, settings, hook, codes)
+            wiring = _wiring(config, settings, hook, settings.side_of(interface.kind), codes)
             if wiring.instances:
                 wirings[Place(hook, interface.index)] = wiring
     used = {name for settings in config.interfaces for name in settings.chain}
@@ -59,7 +59,7 @@ def want(config: NodeConfig, present: Sequence[Interface], codes: Mapping[str, s
     for name in used:
         for program in config.instances[name].function.programs:
             if program.hook is Hook.TRACEPOINT:
-                wirings[Place(Hook.TRACEPOINT, 0, f"{name}-{program.entry}")] = Wiring((name,), (codes[name],))
+                wirings[Place(Hook.TRACEPOINT, 0, f"{name}-{program.entry}")] = Wiring((name,), (program.entry,), (codes[name],))
     return Wanted(
         {name: instance for name, instance in config.instances.items() if name in used},
         codes,
@@ -69,14 +69,15 @@ def want(config: NodeConfig, present: Sequence[Interface], codes: Mapping[str, s
     )
 
 
-def _wiring(config: NodeConfig, settings: InterfaceConfig, hook: Hook, codes: Mapping[str, str]) -> Wiring:
+def _wiring(config: NodeConfig, settings: InterfaceConfig, hook: Hook, side: Side, codes: Mapping[str, str]) -> Wiring:
     programs: list[tuple[str, Program]] = []
     for name in settings.chain:
-        found = [program for program in config.instances[name].function.programs if program.hook is hook]
-        programs.extend((name, program) for program in found[:1])
+        found = (program for program in config.instances[name].function.programs if program.hook is hook and program.runs_on(side))
+        programs.extend((name, program) for program in found)
     xdp = hook is Hook.XDP
     return Wiring(
         tuple(name for name, _ in programs),
+        tuple(program.entry for _, program in programs),
         tuple(codes[name] for name, _ in programs),
         on_error=(settings.on_error or config.node.on_error).value,
         mode=settings.xdp_mode.value if xdp else "auto",
@@ -149,6 +150,8 @@ def _difference(old: Wiring | None, new: Wiring, mode: str) -> str:
     changes = []
     if old.instances != new.instances:
         changes.append(f"{' -> '.join(old.instances)} becomes {arrow}")
+    elif old.entries != new.entries:
+        changes.append(f"runs {', '.join(new.entries)} in place of {', '.join(old.entries)}")
     elif old.code != new.code:
         changed = (name for name, a, b in zip(new.instances, old.code, new.code, strict=True) if a != b)
         changes.append(f"new code or schema of {', '.join(changed)}")

@@ -38,20 +38,20 @@ _INTERFACE = Interface(1, "")
 
 class PrivateChain:
     """
-    The chain that `config` has for the interface named `interface`, which need not exist.
+    The chain that `config` has for the interface named `interface`, which need not exist, and is of that `kind` (as `ip -details link` names it).
 
     Raises:
         ConfigError: no chain is configured for that name.
         XdpchainError: as `Engine.apply`.
     """
 
-    def __init__(self, config: NodeConfig, interface: str, compiler: Compiler) -> None:
+    def __init__(self, config: NodeConfig, interface: str, compiler: Compiler, kind: str = "") -> None:
         settings = config.interface_for(interface)
         if settings is None:
             names = ", ".join(one.pattern for one in config.interfaces) or "none"
             raise ConfigError((Problem(("interface", interface), "no chain is configured for this interface", f"configured are: {names}"),))
         sources = Sources({name: config.instances[name] for name in settings.chain}, Units())
-        wanted = want(attrs.evolve(config, interfaces=(settings,)), [attrs.evolve(_INTERFACE, name=interface)], sources.codes)
+        wanted = want(attrs.evolve(config, interfaces=(settings,)), [attrs.evolve(_INTERFACE, name=interface, kind=kind)], sources.codes)
         artifacts, _ = sources.compile(compiler, settings.chain, ())
         self._instances: dict[str, Instance] = {}
         for name in settings.chain:
@@ -86,8 +86,9 @@ class PrivateChain:
         return write(self._instances[instance], writes, None, method=method)
 
     def counts(self, instance: str, hook: Hook = Hook.XDP) -> tuple[Count, ...]:
-        """What a hop has counted so far."""
-        return next(_counts(hop) for hop in self._generations[hook].hops if hop.instance.name == instance)
+        """What a hop has counted so far; nothing where the instance has no program on that hook."""
+        hops = self._generations[hook].hops if hook in self._generations else ()
+        return next((_counts(hop) for hop in hops if hop.instance.name == instance), ())
 
     def program(self, hook: Hook = Hook.XDP) -> int:
         """The descriptor of the first program of a hook, for benchmarks."""

@@ -25,7 +25,7 @@ from xdpchain.chain.model import Place, Wiring
 from xdpchain.chain.pins import Pins, open_pin, pin_undoably
 from xdpchain.chain.transaction import Transaction
 from xdpchain.errors import InterfaceError, KernelError, VerifierError
-from xdpchain.function import Hook, Program, Reason
+from xdpchain.function import Hook, Reason
 from xdpchain.sockets import netns_cookie
 
 _ON_ERROR = {
@@ -61,15 +61,6 @@ class Generation:
         return self.hops[0].program
 
 
-def program_at(instance: Instance, place: Place) -> Program:
-    """The program that an instance brings to a place."""
-    return next(
-        program
-        for program in instance.function.programs
-        if program.hook is place.hook and (not place.program or place.program == f"{instance.name}-{program.entry}")
-    )
-
-
 def build_generation(
     place: Place,
     number: int,
@@ -80,9 +71,8 @@ def build_generation(
 ) -> Generation:
     """Load and link all hops of a wiring. Without `pins` nothing is pinned, and counters start at zero."""
     hops: list[Hop] = []
-    for position, name in enumerate(wiring.instances):
+    for position, (name, entry) in enumerate(zip(wiring.instances, wiring.entries, strict=True)):
         instance = instances[name]
-        program = program_at(instance, place)
         jump = ProgArray.create()
         pinned: list[Path] = []
         if pins:
@@ -96,7 +86,7 @@ def build_generation(
             Constant.NETNS: netns_cookie(),
         }
         maps = {map_name: one.fd for map_name, one in instance.maps.items()} | {"xc_next": jump.fd, "xc_counts": counts.fd}
-        loaded = _load(instance, program, place, maps, constants, wiring)
+        loaded = _load(instance, entry, place, maps, constants, wiring)
         hops.append(Hop(instance, loaded, jump, counts, tuple(pinned)))
     for hop, following in itertools.pairwise(hops):
         hop.jump.point(following.program)
@@ -104,9 +94,9 @@ def build_generation(
 
 
 def _load(
-    instance: Instance, program: Program, place: Place, maps: Mapping[str, int], constants: Mapping[Constant, int], wiring: Wiring
+    instance: Instance, entry: str, place: Place, maps: Mapping[str, int], constants: Mapping[Constant, int], wiring: Wiring
 ) -> Handle:
-    name, hook, device = PREFIX + program.entry, place.hook, _offload_to(place, wiring)
+    name, hook, device = PREFIX + entry, place.hook, _offload_to(place, wiring)
     try:
         return load_program(instance.artifact, name, hook, maps, constants, name=instance.name, frags=wiring.frags, offload_to=device)
     except VerifierError as error:

@@ -93,10 +93,12 @@ def _run(config: Path, interface: str, frames: Iterator[Captured], out: Path | N
     from xdpchain.bpf.compiler.compile import Compiler
     from xdpchain.chain.private import PrivateChain
     from xdpchain.cli.node import read_node
+    from xdpchain.netlink import list_interfaces
     from xdpchain.packets.capture import Captured, CaptureWriter
 
     node, _ = read_node(config)
-    chain = PrivateChain(node, interface, Compiler(cache))
+    kind = next((one.kind for one in list_interfaces() if one.name == interface), "")
+    chain = PrivateChain(node, interface, Compiler(cache), kind)
     with contextlib.ExitStack() as stack:
         writer = CaptureWriter(stack.enter_context(_open(out))) if out else None
         for captured in frames:

@@ -17,10 +17,13 @@ from xdpchain.config.option import option
 from xdpchain.config.textfile import TextFile
 from xdpchain.config.values import MAX_PORT
 from xdpchain.errors import Problem
-from xdpchain.function import Hook, KernelFunction
+from xdpchain.function import Hook, KernelFunction, Side
 
 MAX_CHAIN = 32
 """Instances in one chain. The kernel ends a packet's walk at 33 tail calls, and the dispatcher's jump is one."""
+
+
+_WORKLOAD_KINDS = {"tun", "veth", "macvtap", "ipvtap", "netkit"}
 
 
 class OnError(enum.StrEnum):
@@ -37,6 +40,14 @@ class XdpMode(enum.StrEnum):
     GENERIC = "generic"
     AUTO = "auto"
     OFFLOAD = "offload"
+
+
+class SideKey(enum.StrEnum):
+    """What is at the other end of an interface."""
+
+    AUTO = "auto"
+    NETWORK = "network"
+    WORKLOAD = "workload"
 
 
 def _is_listen_address(_: Any, __: attrs.Attribute[str], value: str) -> None:
@@ -72,6 +83,10 @@ class InterfaceTable:
         help="Where XDP programs run: in the driver (native), in the stack (generic), native if the driver can (auto), in the NIC (offload).",
     )
     on_error: OnError | None = option(default=None, help="Overrides the node's on_error on this interface.")
+    side: SideKey = option(
+        default=SideKey.AUTO,
+        help="What is at its other end: the network, or a workload of this machine. Taps and veths have a workload there (auto), others the network.",
+    )
 
 
 @attrs.frozen
@@ -82,6 +97,13 @@ class InterfaceConfig:
     chain: tuple[str, ...]
     xdp_mode: XdpMode = XdpMode.AUTO
     on_error: OnError | None = None
+    side: SideKey = SideKey.AUTO
+
+    def side_of(self, kind: str) -> Side:
+        """What is at the other end of an interface of this `kind` (as `ip -details link` names it; empty for a NIC)."""
+        if self.side is not SideKey.AUTO:
+            return Side(self.side.value)
+        return Side.WORKLOAD if kind in _WORKLOAD_KINDS else Side.NETWORK
 
     def matches(self, name: str) -> bool:
         """Whether this is the config of an interface of that name, unless another one fits better."""

@@ -145,12 +145,10 @@ class LoadedChain:
 
     def counts(self, instance: str) -> Mapping[tuple[Verdict, str], int]:
         """How many packets an instance answered with each verdict and reason so far, on all of its hooks."""
-        hooks = {program.hook for program in self.config.instances[instance].function.programs}
         total = Counter[tuple[Verdict, str]]()
         for hook in CHAIN_HOOKS:
-            if hook in hooks:
-                for count in self._chain.counts(instance, hook):
-                    total[count.verdict, count.reason] += count.packets
+            for count in self._chain.counts(instance, hook):
+                total[count.verdict, count.reason] += count.packets
         return total
 
     def configure(self, instance: str, table: Mapping[str, Any]) -> None:

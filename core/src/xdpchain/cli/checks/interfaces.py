@@ -34,7 +34,9 @@ def findings(config: NodeConfig | None) -> Iterator[Finding]:
         if settings is None:
             continue
         found.add(settings.pattern)
-        programs = [program for name in settings.chain for program in config.instances[name].function.programs if program.hook is Hook.XDP]
+        side = settings.side_of(interface.kind)
+        used = (program for name in settings.chain for program in config.instances[name].function.programs if program.runs_on(side))
+        programs = [program for program in used if program.hook is Hook.XDP]
         if programs:
             yield driver(interface, settings, features.get(interface.index))
             yield from _foreign(interface, interface.index in ours)
