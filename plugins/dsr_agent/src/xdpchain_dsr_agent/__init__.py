@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A function for xdpchain: direct server return for workloads that know nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from xdpchain import KernelFunction, hookimpl
+
+from xdpchain_dsr_agent.config import DsrAgentConfig, Service
+from xdpchain_dsr_agent.function import DsrAgent
+
+__all__ = ["DsrAgent", "DsrAgentConfig", "Service", "xdpchain_functions"]
+
+
+@hookimpl
+def xdpchain_functions() -> Iterable[KernelFunction[Any]]:
+    """The one function of this distribution."""
+    return (DsrAgent(),)

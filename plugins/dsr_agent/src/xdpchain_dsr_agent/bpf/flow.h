@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * flow.h: remembering flows, and in which state they are.
+ *
+ * A flow begins in dsr_opening. Once the workload has answered and the client has spoken again, it moves to dsr_flows: whoever forges packets gets
+ * no further than dsr_opening. Both forget the least recently used when they are full. An entry that was idle for longer than its state allows
+ * counts as absent.
+ */
+#ifndef DSR_FLOW_H
+#define DSR_FLOW_H
+
+static __always_inline u32 dsr_now(void)
+{
+	return bpf_ktime_get_coarse_ns() >> DSR_TICK_BITS;
+}
+
+static __always_inline u32 dsr_idle(u32 state)
+{
+	switch (state) {
+	case DSR_SYN:
+		return 28;	/* 30 s */
+	case DSR_ESTABLISHED:
+		return 6706;	/* 2 h */
+	case DSR_CLOSED:
+		return 10;	/* 10 s */
+	default:
+		return 56;	/* 60 s: DSR_FIN, DSR_UDP */
+	}
+}
+
+static __always_inline struct dsr_stats *dsr_stats_of(u32 place)
+{
+	return dsr_stats.lookup(&place);
+}
+
+static __always_inline struct dsr_service *dsr_service_of(u32 place)
+{
+	return dsr_services.lookup(&place);
+}
+
+static __always_inline bool dsr_alive(const struct dsr_flow *flow, u32 now)
+{
+	return flow && now - flow->seen <= dsr_idle(flow->state);
+}
+
+/* A flow that is known and was not idle for too long. `*opening` says which of the maps has it. */
+static __always_inline struct dsr_flow *dsr_find(struct dsr_key *key, u32 now, bool *opening)
+{
+	struct dsr_flow *flow = dsr_flows.lookup(key);
+
+	*opening = false;
+	if (dsr_alive(flow, now))
+		return flow;
+	flow = dsr_opening.lookup(key);
+	*opening = true;
+	return dsr_alive(flow, now) ? flow : NULL;
+}
+
+/* A flow that begins, or is met in the middle. */
+static __always_inline void dsr_begin(struct dsr_key *key, const struct dsr_flow *flow)
+{
+	struct dsr_stats *stats = dsr_stats_of(flow->place);
+
+	dsr_flows.delete(key);
+	dsr_opening.update(key, (struct dsr_flow *)flow);
+	if (stats)
+		stats->flows++;
+}
+
+/* The client has spoken again in a flow that the workload has answered. */
+static __always_inline void dsr_promote(struct dsr_key *key, struct dsr_flow *flow)
+{
+	struct dsr_flow copy = *flow;
+
+	if (copy.state == DSR_SYN)
+		copy.state = DSR_ESTABLISHED;
+	if (!dsr_flows.update(key, &copy))
+		dsr_opening.delete(key);
+}
+
+/* What a packet says of the state of its flow. `in` is from the client. Written only where it changes: others read on their CPUs. */
+static __always_inline void dsr_note(struct dsr_flow *flow, u32 proto, u32 flags, bool in, u32 now)
+{
+	u32 state = flow->state, marks = flow->marks;
+
+	if (proto == IPPROTO_TCP) {
+		if (flags & DSR_F_FIN)
+			marks |= in ? DSR_FIN_IN : DSR_FIN_OUT;
+		if (flags & DSR_F_RST || (marks & (DSR_FIN_IN | DSR_FIN_OUT)) == (DSR_FIN_IN | DSR_FIN_OUT))
+			state = DSR_CLOSED;
+		else if (marks & (DSR_FIN_IN | DSR_FIN_OUT))
+			state = DSR_FIN;
+	}
+	if (!in && !(proto == IPPROTO_TCP && flags & DSR_F_RST))
+		marks |= DSR_ANSWERED;
+	if (flow->state != state)
+		flow->state = state;
+	if (flow->marks != marks)
+		flow->marks = marks;
+	if (flow->seen != now)
+		flow->seen = now;
+}
+
+#endif
