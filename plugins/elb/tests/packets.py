@@ -52,7 +52,7 @@ def assert_valid(frame: bytes, *, padding: int = 0, gue_port: int = GUE_PORT) ->
     Args:
         frame: from the Ethernet header on.
         padding: bytes behind the IP packet that are meant to be there.
-        gue_port: UDP packets to it carry an IP packet (GUE, variant 1).
+        gue_port: UDP packets to it carry an IP packet (GUE).
     """
     at, ethertype = 14, struct.unpack_from("!H", frame, 12)[0]
     while ethertype in {0x8100, 0x88A8}:
@@ -94,6 +94,17 @@ def _check_ip(packet: bytes, gue_port: int | None) -> None:
     _check_transport(proto, packet[8:24], packet[24:40], packet[at:], gue_port)
 
 
+def _check_gue(content: bytes) -> None:
+    """Variant 1 is the packet itself; variant 0 has a header with the packet's protocol and words of private data."""
+    if content[0] >> 6:
+        _check_ip(content, None)
+        return
+    inner = content[4 + 4 * (content[0] & 31) :]
+    assert {4: 4, 41: 6}[content[1]] == inner[0] >> 4
+    assert content[2:4] == bytes(2)
+    _check_ip(inner, None)
+
+
 def _check_transport(proto: int, source: bytes, destination: bytes, segment: bytes, gue_port: int | None) -> None:
     pseudo = pseudo_header(source, destination, proto, len(segment))
     if proto in {_IPIP, _IPV6}:
@@ -110,7 +121,7 @@ def _check_transport(proto: int, source: bytes, destination: bytes, segment: byt
         assert not check or checksum(pseudo + segment) == 0
 
         if port == gue_port:
-            _check_ip(segment[8:], None)
+            _check_gue(segment[8:])
     elif proto == _ICMP:
         assert checksum(segment) == 0
         if segment[0] in _ICMP_ERRORS:

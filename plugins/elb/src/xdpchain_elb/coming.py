@@ -12,7 +12,7 @@ from xdpchain_elb.change import Change, Seating, Step
 from xdpchain_elb.had import MARK, Source, directory_key
 from xdpchain_elb.hops import hop_of
 from xdpchain_elb.ring import BUILD_RUNS, plan
-from xdpchain_elb.shape import ANY_ID, GONE, Pool, Shape, ticks
+from xdpchain_elb.shape import ANY_ID, GONE, SECOND_CHANCE, Pool, Shape, ticks
 
 _WORD = struct.Struct("=I").pack
 _VIP = struct.Struct("=4I").pack
@@ -73,7 +73,8 @@ def _step(change: Change, shape: Shape) -> Step:
     number = change.had.services.get(shape.service)
     side = change.had.vips[number][2] if number else 0
     other_side = number is not None and _has_other_headers(change, shape, seatings, side)
-    entry = (shape.options, seatings[0].number, side ^ other_side, ticks(change.config.hold_of(shape.vip)))
+    options = shape.options | (SECOND_CHANCE if change.config.has_second_chance(shape.vip) else 0)
+    entry = (options, seatings[0].number, side ^ other_side, ticks(change.config.hold_of(shape.vip)))
     return Step(shape, seatings, entry, other_side)
 
 

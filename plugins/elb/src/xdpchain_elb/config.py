@@ -45,6 +45,11 @@ class ElbConfig:
     hold_udp: Duration = option(
         default=duration("5m"), min=SHORTEST_HOLD, max=LONGEST_HOLD, help="How long a silent UDP flow keeps its backend after a change."
     )
+    second_chance: bool = option(
+        default=False,
+        help="Whether a TCP packet that may belong to either of two backends, since the memory of flows was lost while backends changed, names the "
+        "other one for an agent (dsr_agent) that does not know its flow. GUE only; packets of such flows are no longer Katran's.",
+    )
     mtu: int | None = option(
         default=None, min=576, max=9216, help="The MTU of the way to the backends; not set: what the kernel's routes say."
     )
@@ -66,6 +71,10 @@ class ElbConfig:
     def encapsulation_of(self, vip: Vip) -> Encapsulation:
         """How the packets of a VIP travel."""
         return vip.encapsulation or self.encapsulation
+
+    def has_second_chance(self, vip: Vip) -> bool:
+        """Whether packets of a VIP may name an alternate backend."""
+        return self.second_chance and vip.protocol == "tcp" and self.encapsulation_of(vip) == "gue"
 
     def hold_of(self, vip: Vip) -> Duration:
         """The hold time of a VIP in nanoseconds."""

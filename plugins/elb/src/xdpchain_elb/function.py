@@ -43,6 +43,7 @@ class Elb(KernelFunction[ElbConfig]):
         Reason("malformed", "headers that are cut short or contradict each other"),
         Reason("too_big_limited", "too long for the way to the backend, and too many senders were told lately, or it is nothing to answer"),
         Reason("no_room", "the driver left no room for the outer header"),
+        Reason("second_chance", "a flow that was not remembered, in a slot that is moving; it names the other backend that it may be at"),
         Reason("unroutable", "ICMPv6 behind extension headers: nobody looks for what it is about"),
     )
 

@@ -50,7 +50,7 @@ def _common(config: ElbConfig) -> tuple[object, ...]:
     """What all VIPs depend on."""
     return (
         (config.encapsulation, config.gue_port, config.source, config.next_hop, config.mtu),
-        (config.ring, config.hold_tcp, config.hold_udp),
+        (config.ring, config.hold_tcp, config.hold_udp, config.second_chance),
     )
 
 

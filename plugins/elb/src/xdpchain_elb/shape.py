@@ -22,6 +22,7 @@ NO_SOURCE_PORT, NO_DESTINATION_PORT, DESTINATION_PORT_ONLY, PORTLESS, SOURCE_ROU
 """`enum elb_option`, with the next"""
 ID_OPTIONS = {"quic": 32, "server-id": 64, "udp-stable": 128}
 ANY_ID = sum(ID_OPTIONS.values())
+SECOND_CHANCE = 256
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 TICK_NS = 1 << 30

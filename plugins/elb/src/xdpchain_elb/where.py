@@ -21,11 +21,13 @@ from xdpchain_elb.gates import ANY_PORTS, PREFIXES
 from xdpchain_elb.hashing import slot_of
 from xdpchain_elb.headers import GUE, OUTER6
 from xdpchain_elb.hops import hops_of
-from xdpchain_elb.shape import ANY_ID, GONE, ID_OPTIONS, PROTOCOLS, SOURCE_ROUTES, TICK_NS, mapped, shape_of
+from xdpchain_elb.shape import ANY_ID, GONE, ID_OPTIONS, PROTOCOLS, SECOND_CHANCE, SOURCE_ROUTES, TICK_NS, mapped, shape_of
 from xdpchain_elb.show import STATES
 
 _MEMBER, _MOVING, _HOLDING = 0x00FFFFFF, 0x80000000, 0x40000000
 """a slot's word, as in tables.h"""
+_PHASE, _ALTERNATE_SHIFT = 7, 8
+"""of what is remembered of a flow: the phase, and above it the other member that it may be at"""
 _PHASES = ("opening", "open", "closing", "reset")
 _LIMITS = {0: 60, 2: 60, 3: 10}
 """ticks after which a flow is over, by its phase, as in track.h; else the hold of the VIP"""
@@ -177,7 +179,7 @@ def _track(maps: Maps, flow: Flow, vip: Mapping[str, int], slot: _Slot, why: dic
     memory = maps["elb_flows"].get(flow.key)
     if memory is not None:
         state = maps["elb_states"].get(memory["member"]) or 0
-        phase, age = memory["phase"], _since(memory["seen"])
+        phase, alternate, age = memory["phase"] & _PHASE, memory["phase"] >> _ALTERNATE_SHIFT, _since(memory["seen"])
         limit = min(_LIMITS.get(phase, vip["hold"]), vip["hold"])
         valid = state & 3 != GONE and state >> 2 == memory["incarnation"] and age <= limit
         why["remembered"] = {
@@ -185,10 +187,15 @@ def _track(maps: Maps, flow: Flow, vip: Mapping[str, int], slot: _Slot, why: dic
             "phase": _PHASES[phase] if phase < len(_PHASES) else "?",
             "age_s": round(max(age, 0) * TICK_NS / 1e9),
             "valid": valid,
+            "alternate": _backend_of(maps, vip, alternate),
         }
         if valid and (not flow.syn or phase == _OPENING):
-            return memory["member"], "tracked", why
-    return previous if previous and not flow.syn else slot.member, "moving" if slot.moving else "ring", why
+            doubted = alternate and vip["options"] & SECOND_CHANCE and not flow.syn
+            return memory["member"], "second_chance" if doubted else "tracked", why
+    member = previous if previous and not flow.syn else slot.member
+    if member != slot.member and vip["options"] & SECOND_CHANCE:
+        return member, "second_chance", {**why, "alternate": _backend_of(maps, vip, slot.member)}
+    return member, "moving" if slot.moving else "ring", why
 
 
 def _words(data: bytes, *numbers: int) -> list[int]:

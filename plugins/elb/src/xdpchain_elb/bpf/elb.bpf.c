@@ -82,11 +82,18 @@ static __always_inline bool elb_look_up_slot(struct elb_slot *slot)
 	return true;
 }
 
+/* Whether a packet that nobody remembers may get a second chance. */
+static __always_inline bool elb_may_doubt(const struct elb_frame *frame, const struct elb_vip *vip)
+{
+	return vip->options & ELB_SECOND_CHANCE && !(frame->event & (ELB_SYN | ELB_LOOK)) && !frame->fragment;
+}
+
 /*
  * The member for a packet, or 0. `named` is the one that a connection id has named: where it is not the slot's, as after a client's move to another
  * address, the flow is remembered there for those of its packets that have no id. They ask the flow table even in a settled slot.
  */
-static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_client *client, const struct elb_vip *vip, u32 named, u32 *reason)
+static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_client *client, const struct elb_vip *vip, u32 named, u32 *reason,
+				      u32 *alternate)
 {
 	struct elb_slot slot = { .hold = vip->hold };
 	bool remembered = false;
@@ -105,7 +112,7 @@ static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_
 	}
 	if (!(slot.word & ELB_MOVING) && !(vip->options & ELB_QUIC))
 		return slot.word & ELB_MEMBER;
-	member = elb_member_of(&frame->flow, &slot, frame->event, &remembered);
+	member = elb_member_of(&frame->flow, &slot, frame->event, &remembered, elb_may_doubt(frame, vip) ? alternate : NULL);
 	if (*reason == RING && (remembered || slot.word & ELB_MOVING))
 		*reason = remembered ? TRACKED : MOVING;
 	return member;
@@ -114,9 +121,9 @@ static __always_inline u32 elb_choose(struct elb_frame *frame, const struct elb_
 /* Sends a packet to the backend of its flow. */
 static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame *frame, const struct elb_vip *vip, u32 reason)
 {
-	u32 options = vip->options, member = 0, key, mtu;
+	u32 options = vip->options, member = 0, alternate = 0, key, mtu, overhead;
 	struct elb_client client = {};
-	struct elb_member *outer;
+	struct elb_member *outer, *other = NULL;
 	struct elb_stats *stats;
 	u64 *hop;
 
@@ -124,7 +131,7 @@ static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame 
 	if (options & (ELB_QUIC | ELB_SERVER_ID | ELB_STABLE_UDP) && !(frame->event & ELB_LOOK) && !frame->fragment)
 		member = elb_named(ctx, frame, vip, &reason);
 	if (!member || options & ELB_QUIC)
-		member = elb_choose(frame, &client, vip, member, &reason);
+		member = elb_choose(frame, &client, vip, member, &reason, &alternate);
 	key = 2 * member + vip->side;
 	outer = elb_members.lookup(&key);
 	stats = elb_stats.lookup(&member);
@@ -133,9 +140,18 @@ static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame 
 	hop = elb_hops.lookup(&outer->backend);
 	if (!hop || !*hop)
 		return drop(NO_NEXT_HOP);
+	overhead = outer->overhead;
+	if (alternate) {
+		key = 2 * alternate + vip->side;
+		other = elb_members.lookup(&key);
+		if (other && other->form == outer->form)
+			overhead += elb_chance_bytes(outer);
+		else
+			other = NULL;	/* the list has addresses of the outer family only */
+	}
 	mtu = *hop >> 48;
-	if (frame->length + outer->overhead > mtu)
-		return elb_too_big(ctx, frame, mtu - outer->overhead);
+	if (frame->length + overhead > mtu)
+		return elb_too_big(ctx, frame, mtu - overhead);
 	if (outer->form & ELB_GUE && !frame->summed) {
 		s64 sum = elb_sum_bytes(ctx, frame->link, frame->length);
 
@@ -146,6 +162,8 @@ static __always_inline verdict elb_balance(struct xdp_md *ctx, struct elb_frame 
 	stats->packets++;
 	stats->bytes += frame->link + frame->length;
 	stats->flows += frame->event & ELB_SYN;
+	if (other)
+		return elb_send_with_chance(ctx, frame, outer, other, *hop, &client, overhead);
 	return elb_send(ctx, frame, outer, *hop, &client, reason);
 }
 

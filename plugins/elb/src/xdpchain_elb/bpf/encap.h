@@ -43,6 +43,19 @@ static __always_inline void elb_udp(struct udphdr *udp, const struct elb_member 
 	udp->check = check ? check : ELB_ONES;
 }
 
+/* Behind the UDP header: GUE in variant 0 whose private data is a list of hops, of which one is left. Addresses are of the outer family. */
+struct elb_chance {
+	u8 words;	/* variant 0, no control message, how many words of private data */
+	u8 proto;	/* of the inner packet */
+	__be16 flags;
+	__be16 type;	/* 0: a list of hops */
+	u8 next;
+	u8 hops;
+	__be32 hop[4];	/* one word of it if it is IPv4 */
+};
+#define ELB_CHANCE4_BYTES (__builtin_offsetof(struct elb_chance, hop) + sizeof(__be32))
+#define ELB_CHANCE6_BYTES sizeof(struct elb_chance)
+
 /* What is written at most. The shortest inner packet makes more than that of any frame. */
 #define ELB_LINK_BYTES (sizeof(struct ethhdr) + PACKET_MAX_VLANS * sizeof(struct vlan_tag))
 #define ELB_OUTER4_BYTES (ELB_LINK_BYTES + sizeof(struct iphdr) + sizeof(struct udphdr))
@@ -116,6 +129,61 @@ static __always_inline verdict elb_send(struct xdp_md *ctx, const struct elb_fra
 		source[3] = client->address[3] ^ port;
 	}
 	return tx(reason);
+}
+
+static __always_inline u32 elb_chance_bytes(const struct elb_member *member)
+{
+	return member->form & ELB_OUTER6 ? ELB_CHANCE6_BYTES : ELB_CHANCE4_BYTES;
+}
+
+/* Writes it behind a UDP header; gives the sum of its words. */
+static __always_inline u64 elb_chance(void *at, const struct elb_frame *frame, const struct elb_member *alternate, u32 bytes)
+{
+	struct elb_chance chance = { .words = bytes / 4 - 1, .proto = frame->ip6 ? IPPROTO_IPV6 : IPPROTO_IPIP, .hops = 1 };
+	const u16 *word = (const u16 *)&chance;
+	u64 sum = 0;
+
+	__builtin_memcpy(chance.hop, alternate->destination, sizeof(chance.hop));
+#pragma unroll
+	for (u32 i = 0; i < ELB_CHANCE6_BYTES / 2; i++)
+		sum += i < bytes / 2 ? word[i] : 0;
+	__builtin_memcpy(at, &chance, bytes);
+	return sum;
+}
+
+/* Sends the packet to a member in GUE that names another one; both headers are of one family. `overhead` is that of the whole. */
+static __always_inline verdict elb_send_with_chance(struct xdp_md *ctx, const struct elb_frame *frame, const struct elb_member *member,
+						    const struct elb_member *alternate, u64 hop, const struct elb_client *client, u32 overhead)
+{
+	u32 length = frame->length;
+	u16 last = client->address[3] >> 16, first = client->address[3];
+	__be16 port = client->port;
+	void *data, *ip, *end;
+	u64 sum = frame->sum;
+
+	if (bpf_xdp_adjust_head(ctx, -(int)overhead))
+		return drop(NO_ROOM);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (!(member->form & ELB_OUTER6)) {
+		if (data + ELB_OUTER4_BYTES + ELB_CHANCE4_BYTES > end)
+			return drop(NO_ROOM);
+		ip = elb_link(data, frame, hop, bpf_htons(ETH_P_IP));
+		elb_outer4(ip, member, member->source[0], member->ip_sum, length + overhead, frame->tos, IPPROTO_UDP);
+		ip += sizeof(struct iphdr);
+		sum += elb_chance(ip + sizeof(struct udphdr), frame, alternate, ELB_CHANCE4_BYTES);
+		elb_udp(ip, member, (frame->ip6 ? first : last) ^ __builtin_bswap16(port), length + overhead - sizeof(struct iphdr), sum);
+		return tx(SECOND_CHANCE);
+	}
+	if (data + ELB_OUTER6_BYTES + ELB_CHANCE6_BYTES > end)
+		return drop(NO_ROOM);
+	ip = elb_link(data, frame, hop, bpf_htons(ETH_P_IPV6));
+	elb_outer6(ip, member, length + overhead - sizeof(struct ipv6hdr), frame->tos, IPPROTO_UDP);
+	__builtin_memcpy(ip + __builtin_offsetof(struct ipv6hdr, saddr), member->source, sizeof(member->source));
+	ip += sizeof(struct ipv6hdr);
+	sum += elb_chance(ip + sizeof(struct udphdr), frame, alternate, ELB_CHANCE6_BYTES);
+	elb_udp(ip, member, (frame->ip6 ? first : last) ^ port, length + overhead - sizeof(struct ipv6hdr), sum);
+	return tx(SECOND_CHANCE);
 }
 
 #endif

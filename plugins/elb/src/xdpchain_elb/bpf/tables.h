@@ -54,6 +54,7 @@ enum elb_option {
 	ELB_QUIC = 32,				/* elb_ids by QUIC connection id */
 	ELB_SERVER_ID = 64,			/* elb_ids by TCP option */
 	ELB_STABLE_UDP = 128,			/* elb_ids by the header of UDP stable routing */
+	ELB_SECOND_CHANCE = 256,		/* a TCP flow that is not known for sure gets an alternate backend named */
 };
 
 /* Never changed while a service leads there: other options are another VIP. */
@@ -133,13 +134,16 @@ enum elb_phase {
 	ELB_OPEN = 1,
 	ELB_CLOSING = 2,	/* a FIN was seen */
 	ELB_RESET = 3,
+	ELB_PHASE = 7,			/* mask */
 };
+
+#define ELB_ALTERNATE_SHIFT 8	/* of a phase: above it is the other member that the flow may be at; 0: none */
 
 struct elb_memory {
 	u32 member;
 	u32 incarnation;
 	u32 seen;	/* tick of the last packet */
-	u32 phase;
+	u32 phase;	/* and the alternate */
 };
 _Static_assert(sizeof(struct elb_memory) == 16, "as in the schema");
 

@@ -5,6 +5,9 @@
  * A flow that begins goes to the slot's member and, while the slot is holding, is remembered there. Of any other flow that nobody remembers it is known
  * while the slot is holding that it was at the previous member; after that, that it is at the slot's member or has been silent for longer than
  * the hold. Nothing is remembered that this does not need.
+ *
+ * That a flow is not remembered proves nothing where the memory was lost. With a second chance it is remembered with its doubt: its packets go to the
+ * previous member, and name the slot's for an agent there that does not know the flow either.
  */
 #ifndef ELB_TRACK_H
 #define ELB_TRACK_H
@@ -133,26 +136,32 @@ static __always_inline void elb_keep(struct elb_flow *flow, u32 member)
 		memory->seen = now;
 }
 
-/* The member for a packet of a flow; 0: none. `remembered` says whether the flow table knew. */
-static __always_inline u32 elb_member_of(struct elb_flow *flow, const struct elb_slot *slot, u32 event, bool *remembered)
+/*
+ * The member for a packet of a flow; 0: none. `remembered` says whether the flow table knew. Where that leaves a doubt, `alternate` becomes the other
+ * member that it may be at; NULL: no doubt is asked for.
+ */
+static __always_inline u32 elb_member_of(struct elb_flow *flow, const struct elb_slot *slot, u32 event, bool *remembered, u32 *alternate)
 {
-	u32 now = elb_tick(), current = slot->word & ELB_MEMBER, state, phase, member, limit;
+	u32 now = elb_tick(), current = slot->word & ELB_MEMBER, state, phase, doubt, member, limit;
 	bool holding = slot->word & ELB_HOLDING && (s32)(slot->until - now) > 0;
 	struct elb_memory *memory;
 
 	memory = elb_flows.lookup(flow);
 	if (memory) {
 		member = memory->member;
-		phase = memory->phase;
+		phase = memory->phase & ELB_PHASE;
+		doubt = memory->phase >> ELB_ALTERNATE_SHIFT;
 		state = elb_state(member);
 		if (state && state >> 2 == memory->incarnation && now - memory->seen <= elb_limit(phase, slot->hold) &&
 		    (!(event & ELB_SYN) || phase == ELB_OPENING)) {
 			*remembered = true;
 			if (event & ELB_LOOK)
 				return member;
+			if (alternate && doubt && elb_state(doubt))
+				*alternate = doubt;
 			phase = elb_phase(phase, event);
-			if (phase != memory->phase)
-				memory->phase = phase;
+			if ((phase | doubt << ELB_ALTERNATE_SHIFT) != memory->phase)
+				memory->phase = phase | doubt << ELB_ALTERNATE_SHIFT;
 			if (now != memory->seen)
 				memory->seen = now;
 			limit = elb_limit(phase, slot->hold);
@@ -169,9 +178,12 @@ static __always_inline u32 elb_member_of(struct elb_flow *flow, const struct elb
 	member = holding ? elb_previous(slot) : 0;
 	if (!member)
 		return current;
+	doubt = 0;
+	if (alternate && member != current)
+		*alternate = doubt = current;
 	if (!(event & ELB_LOOK)) {
 		phase = elb_phase(ELB_OPEN, event);
-		elb_remember(flow, member, phase, now);
+		elb_remember(flow, member, phase | doubt << ELB_ALTERNATE_SHIFT, now);
 		elb_need(slot, now + elb_limit(phase, slot->hold));
 	}
 	return member;
