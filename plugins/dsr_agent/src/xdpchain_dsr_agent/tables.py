@@ -25,7 +25,7 @@ SERVICE = Struct(
     {"vip": ipv6, "workload": ipv6, "id": u64, "port": be16, "backend_port": be16, "proto": u8, "unknown": u8, "zero": u16},
 )
 KEY = Struct("dsr_key", {"workload": ipv6, "client": ipv6, "port": be16, "client_port": be16, "proto": u8, "zero": Raw(3)})
-FLOW = Struct("dsr_flow", {"vip": ipv6, "vip_port": be16, "state": u8, "marks": u8, "seen": u32, "place": u32, "zero": u32, "id": u64})
+FLOW = Struct("dsr_flow", {"vip": ipv6, "vip_port": be16, "state": u8, "marks": u8, "seen": u32, "place": u32, "around": u32, "id": u64})
 DATAGRAM = Struct("dsr_datagram", {"source": ipv6, "destination": ipv6, "id": u32, "proto": u8, "zero": Raw(3)})
 REST = Struct("dsr_rest", {"source": ipv6, "destination": ipv6, "seen": u32, "place": u32})
 STATS_FIELDS = ("in_packets", "in_bytes", "out_packets", "out_bytes", "flows", "guessed", "conflicts")

@@ -61,7 +61,8 @@ static __always_inline void dsr_begin(struct dsr_key *key, const struct dsr_flow
 {
 	struct dsr_stats *stats = dsr_stats_of(flow->place);
 
-	dsr_flows.delete(key);
+	if (dsr_flows.lookup(key))
+		dsr_flows.delete(key);
 	dsr_opening.update(key, (struct dsr_flow *)flow);
 	if (stats)
 		stats->flows++;

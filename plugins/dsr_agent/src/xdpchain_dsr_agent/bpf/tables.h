@@ -110,7 +110,7 @@ struct dsr_flow {
 	u8 marks;		/* enum dsr_mark */
 	u32 seen;		/* tick of its last packet */
 	u32 place;		/* of its service */
-	u32 zero;
+	u32 around;		/* bytes that were around the client's first packet */
 	u64 id;			/* of its service */
 };
 _Static_assert(sizeof(struct dsr_flow) == 40, "as in the schema");
