@@ -49,9 +49,16 @@ def servers(balance: Balance, port: int = PORT) -> Iterator[None]:
 
 
 class Driver:
-    """The client's process, as a context."""
+    """
+    The client's process, as a context.
 
-    def __init__(self, namespace: Namespace) -> None:
+    Args:
+        namespace: where it is.
+        sources: its addresses, from which connections come in turn.
+    """
+
+    def __init__(self, namespace: Namespace, sources: Sequence[str] = CLIENTS) -> None:
+        self._sources = sources
         self._running = _running(namespace, "drive")
 
     def __enter__(self) -> Self:
@@ -75,11 +82,11 @@ class Driver:
         Returns:
             How many connections each server has; those that failed under why.
         """
-        return self._count("open", number=number, targets=targets, sources=CLIENTS, port=port, up=up, down=down)
+        return self._count("open", number=number, targets=targets, sources=self._sources, port=port, up=up, down=down)
 
     def probe(self, number: int, targets: Sequence[str], *, port: int = PORT, up: int = 0, down: int = 0) -> dict[str, int]:
         """As `open`, but each connection asks once and is closed."""
-        return self._count("probe", number=number, targets=targets, sources=CLIENTS, port=port, up=up, down=down)
+        return self._count("probe", number=number, targets=targets, sources=self._sources, port=port, up=up, down=down)
 
     def report(self) -> Report:
         """What has become of the connections, each of which has asked since this call, and was answered if it still holds."""

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from xdpchain.cli.client import NotRunningError, call
 from xdpchain.testing.namespace import Namespace
 
 START_S = 60.0
@@ -53,16 +55,35 @@ class Node:
     def start(self) -> float:
         """Start xdpchaind; returns after how many seconds it answered."""
         began = time.monotonic()
+        self.spawn()
+        self.wait_until_ready()
+        return time.monotonic() - began
+
+    def spawn(self) -> None:
+        """Start xdpchaind and do not wait for it."""
         with self._log.open("a") as log:
             command = (str(BIN / "xdpchaind"), "--log-format", "json")
             self._daemon = self.namespace.start(*command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
-        while time.monotonic() - began < START_S:
-            if self.xdpchain("status", "--json", check=False).returncode == 0 and self._socket.exists():
-                return time.monotonic() - began
-            if self._daemon.poll() is not None:
-                break
-            time.sleep(0.05)
-        raise RuntimeError(f"xdpchaind did not start:\n{self._log.read_text()}")
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers, which it does when its chains run."""
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self._daemon and self._daemon.poll() is None:
+            try:
+                self.ask("status")
+            except NotRunningError:
+                time.sleep(0.02)
+            else:
+                return
+        raise RuntimeError(f"xdpchaind did not start:\n{self.last_words()}")
+
+    def ask(self, word: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the daemon, as the command line makes it, without the start of a process."""
+        return call(word, socket=self._socket, **arguments)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self._log.read_text()[-3000:] if self._log.exists() else ""
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop xdpchaind; the chains stay."""

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A site: a load balancer, hypervisors with agents, and workloads that know of neither.
+
+::
+
+                       balancer eth0 (ratelimit -> maxconn -> elb)
+                          |
+    client eth0 -- uplink router -- eth0 hv1 -- tap-vm ---- eth0 vm     a machine behind a tap
+                          | |  |         hv1 -- veth-box -- eth0 box    a container behind a veth
+                          | |  +--- eth0 hv2                            where workloads may move to
+                          | +------ eth0 host                           an application on the host
+
+Requests come by way of the balancer: it sends them back over the cable on which they came, encapsulated for the workload's own address. Answers go
+from the hypervisor or host to the router, and to the client. Each node is an xdpchaind with a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from xdpchain.testing.namespace import End, Namespace
+
+from lab.node import Node
+from lab.workload import REPOSITORY, Application, Container, Guest, Machine, Workload
+
+SHARED = ("10.200.1.1", "2001:db8:200::1")
+"""VIPs that all workloads serve together, at WEB."""
+WEB, DNS = 80, 53
+SHARED_PORT, OWN_PORT = 8080, 8081
+"""where workloads serve for the shared VIPs, and for their own ones over TCP and UDP"""
+PATIENCE_S = 60.0
+
+_BALANCER_FILE = """\
+[node]
+metrics = "off"
+
+[interface.eth0]
+chain = ["ratelimit", "maxconn", "elb"]
+
+[[function.ratelimit.rule]]
+ports = [80]
+rate = 100000
+
+[[function.maxconn.limit]]
+max = 100000
+
+[function.elb]
+encapsulation = "{encapsulation}"
+source = ["{ipv4}", "{ipv6}"]
+vips = "vips"
+"""
+_AGENT_FILE = """\
+[node]
+metrics = "off"
+
+{interfaces}
+[function.dsr_agent]
+accept_from = {accept_from}
+{services}"""
+_ON_A_HYPERVISOR = """\
+[interface."tap-*"]
+chain = ["dsr_agent"]
+
+[interface."veth-*"]
+chain = ["dsr_agent"]
+"""
+_ON_A_HOST = """\
+[interface.eth0]
+chain = ["dsr_agent"]
+side = "network"       # what is at the other end of this veth is the router
+"""
+IPIP_SOURCES = ("172.16.0.0/16", "100::/64")
+"""outer sources of a balancer that sends IP in IP"""
+
+
+def own_vip(number: int, family: int) -> str:
+    """The VIP that the workload of that number serves alone."""
+    return f"10.200.2.{number}" if family == 4 else f"2001:db8:200:2::{number}"
+
+
+class Site:
+    """
+    The network and its nodes, not started yet.
+
+    Args:
+        namespace: makes a namespace and removes it at the end, e.g. the fixture `netns`.
+        folder: for the nodes' files.
+        bpffs: where they pin.
+        cache: compiled functions.
+    """
+
+    def __init__(self, namespace: Callable[[str], Namespace], folder: Path, bpffs: Path, cache: Path) -> None:
+        self._folder, self._bpffs, self._cache = folder, bpffs, cache
+        labels = ("client", "router", "balancer", "hv1", "hv2", "host")
+        self.client, self.router, self.balancer, self.hv1, self.hv2, self.host = spaces = [namespace(label) for label in labels]
+        for one in spaces:
+            _settings(one)
+        self._near = {one.name: self._uplink(one, label) for one, label in zip(spaces, labels, strict=True) if one is not self.router}
+        self.vm = Machine("tap-vm", _settings(namespace("vm")), "172.20.0.11", "fd20::11")
+        self.box = Container("veth-box", _settings(namespace("box")), "172.20.0.12", "fd20::12")
+        self.application = Application("app", self.end(self.host))
+        self.workloads: Sequence[Workload] = (self.vm, self.box, self.application)
+        self.nodes = {one.name: self._node(one, label) for one, label in zip(spaces[2:], labels[2:], strict=True)}
+        self.balancer_node = self.nodes[self.balancer.name]
+        self.drained: frozenset[str] = frozenset()
+        self.encapsulation = "gue"
+        for vip in (*SHARED, "10.200.2.0/24", "2001:db8:200:2::/64"):
+            self._route(vip, self.balancer)
+        for guest in (self.vm, self.box):
+            guest.make_port(self.hv1)
+            self._route_to(guest)
+
+    def end(self, namespace: Namespace) -> End:
+        """The end of a namespace's cable to the router."""
+        return self._near[namespace.name][1]
+
+    def vip(self, workload: Workload, family: int) -> str:
+        """The VIP that a workload serves alone."""
+        return own_vip(self.workloads.index(workload) + 1, family)
+
+    # What is configured.
+
+    def configure(self) -> None:
+        """Write the files of all nodes: as it is now, with the workloads where they are."""
+        end = self.end(self.balancer)
+        self.balancer_node.file.write_text(_BALANCER_FILE.format(encapsulation=self.encapsulation, ipv4=end.ipv4, ipv6=end.ipv6))
+        self.balancer_node.file.with_name("vips").write_text(self._vips())
+        for one in (self.hv1, self.hv2, self.host):
+            self.configure_agent(one)
+
+    def configure_agent(self, namespace: Namespace, *more: Workload) -> None:
+        """Write the file of an agent: the services of what is there, and of workloads that are still to come."""
+        here = [one for one in self.workloads if (one.at if isinstance(one, Guest) else one.namespace) is namespace]
+        services = "\n".join(line for one in dict.fromkeys((*here, *more)) for line in self._services(one))
+        end = self.end(self.balancer)
+        text = _AGENT_FILE.format(
+            interfaces=_ON_A_HOST if namespace is self.host else _ON_A_HYPERVISOR,
+            accept_from=json.dumps([end.ipv4, end.ipv6, *IPIP_SOURCES]),
+            services=services,
+        )
+        self.nodes[namespace.name].file.write_text(text)
+
+    def _vips(self) -> str:
+        lines = []
+        for number, family in ((number, family) for number in range(len(self.workloads) + 1) for family in (4, 6)):
+            backends = self.workloads[number - 1 : number] if number else self.workloads
+            vip = own_vip(number, family) if number else SHARED[family == 6]
+            named = [f"    {one.address(family)}{' drain' if one.name in self.drained else ''}" for one in backends]
+            lines += [f"vip {f'[{vip}]' if family == 6 else vip}:{WEB} tcp", *named]
+            if number:  # any port, and none is hashed: fragments find their way
+                lines += [f"vip {f'[{vip}]' if family == 6 else vip}:0 udp options=no-source-port", *named]
+        return "\n".join(lines) + "\n"
+
+    def _services(self, workload: Workload) -> list[str]:
+        lines = []
+        for family in (4, 6):
+            own = self.vip(workload, family)
+            for vip, port, protocol, there in (
+                (SHARED[family == 6], WEB, "tcp", SHARED_PORT),
+                (own, WEB, "tcp", OWN_PORT),
+                (own, DNS, "udp", OWN_PORT),
+            ):
+                what = {"vip": vip, "port": port, "protocol": protocol, "workload": workload.address(family), "backend_port": there}
+                lines += ["", "[[function.dsr_agent.service]]", *(f"{key} = {json.dumps(value)}" for key, value in what.items())]
+        return lines
+
+    # What runs.
+
+    def start(self) -> None:
+        """Start all nodes, and plug the workloads in when their agents are there."""
+        self.configure()
+        for one in self.nodes.values():
+            one.spawn()
+        for one in self.nodes.values():
+            one.wait_until_ready()
+        for guest in (self.vm, self.box):
+            self.wait_for_agent(guest)
+            guest.plug()
+
+    def apply(self, namespace: Namespace) -> None:
+        """Have a node take its file."""
+        self.nodes[namespace.name].ask("apply")
+
+    def drain(self, *names: str) -> None:
+        """Give no new flows to these workloads, and to the others again."""
+        self.drained = frozenset(names)
+        self.balancer_node.file.with_name("vips").write_text(self._vips())
+        self.apply(self.balancer)
+
+    def move(self, guest: Guest, target: Namespace) -> None:
+        """Move a workload to another hypervisor, whose agent knows its services before it is there, and nothing of its flows."""
+        source = guest.at
+        assert source is not None
+        self.configure_agent(target, guest)
+        self.apply(target)
+        if isinstance(guest, Container):
+            source.run("ip", "link", "set", guest.name, "down")
+        guest.make_port(target)
+        self.wait_for_agent(guest, left=source)
+        guest.plug()
+        self._route_to(guest)
+        self.configure_agent(source)
+        self.apply(source)
+
+    def wait_for_agent(self, guest: Guest, left: Namespace | None = None) -> None:
+        """Until the agent is on a workload's port, and that of the hypervisor that it left is not any more."""
+        assert guest.at is not None
+        end = time.monotonic() + PATIENCE_S
+        while not self._agent_is_on(guest.at, guest.name) or (left and self._agent_is_on(left, guest.name)):
+            if time.monotonic() > end:
+                raise RuntimeError(f"no agent came to {guest.name}: {self.nodes[guest.at.name].last_words()}")
+            time.sleep(0.02)
+
+    def _agent_is_on(self, namespace: Namespace, interface: str) -> bool:
+        places = self.nodes[namespace.name].ask("status")["places"]
+        return len([place for place in places if place["interface"] == interface]) == 2
+
+    def _node(self, namespace: Namespace, label: str) -> Node:
+        return Node(namespace, self._folder / label, self._bpffs / label, self._cache, "")
+
+    # The network.
+
+    def _uplink(self, namespace: Namespace, label: str) -> tuple[End, End]:
+        router, end = self.router.connect(namespace, "uplink" if label == "client" else label, "eth0")
+        for gateway in (router.ipv4, router.ipv6):
+            _ip(namespace, "route", "add", "default", "via", gateway)
+        if label in {"balancer", "host"}:
+            self.router.accept_xdp_tx(label)
+        return router, end
+
+    def _route(self, target: str, namespace: Namespace) -> None:
+        end = self.end(namespace)
+        _ip(self.router, "route", "replace", target, "via", end.ipv6 if ":" in target else end.ipv4)
+
+    def _route_to(self, guest: Guest) -> None:
+        assert guest.at is not None
+        for address in (guest.ipv4, guest.ipv6):
+            self._route(address, guest.at)
+
+    def route_vip_past_the_balancer(self, workload: Workload, vip: str) -> None:
+        """Have the router send what is for a VIP to the workload's hypervisor, as a plain packet."""
+        self._route(vip, workload.at if isinstance(workload, Guest) and workload.at else workload.namespace)
+
+    def bytes_to(self, namespace: Namespace) -> int:
+        """How many bytes the router has sent on the cable to a namespace."""
+        return self._statistics(namespace)["tx"]
+
+    def bytes_from(self, namespace: Namespace) -> int:
+        """How many bytes the router has received on the cable to a namespace."""
+        return self._statistics(namespace)["rx"]
+
+    def _statistics(self, namespace: Namespace) -> Mapping[str, int]:
+        name = self._near[namespace.name][0].interface
+        shown = json.loads(self.router.run("ip", "-json", "-statistics", "link", "show", name).stdout)
+        return {way: shown[0]["stats64"][way]["bytes"] for way in ("rx", "tx")}
+
+
+def serve(workloads: Sequence[Workload]) -> list[subprocess.Popen[str]]:
+    """A server for the shared VIPs and one for its own on each workload, all of them listening. They end with their namespaces."""
+    started = []
+    for one in workloads:
+        for command in (("lab.balance_traffic", "serve", one.name, str(SHARED_PORT)), ("lab.site_traffic", "serve", str(OWN_PORT))):
+            python = (sys.executable, "-m", *command)
+            started.append(one.namespace.start(*python, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True))
+    for server in started:
+        assert server.stdout is not None
+        if server.stdout.readline() != "ready\n":
+            raise RuntimeError("a server did not start")
+    return started
+
+
+def _settings(namespace: Namespace) -> Namespace:
+    """It may route, what comes in does not always leave by the same interface, and addresses are there at once."""
+    lines = [f"echo {value} > /proc/sys/net/{setting}" for setting, value in _SETTINGS.items()]
+    namespace.run("sh", "-ec", "\n".join(lines))
+    return namespace
+
+
+_SETTINGS = {
+    "ipv4/ip_forward": 1,
+    "ipv6/conf/all/forwarding": 1,
+    "ipv4/conf/all/rp_filter": 0,
+    "ipv4/conf/default/rp_filter": 0,
+    "ipv6/conf/default/accept_dad": 0,
+    "ipv6/conf/default/dad_transmits": 0,
+    "ipv4/tcp_max_syn_backlog": 65535,
+    "core/somaxconn": 65535,
+}
+
+
+def _ip(namespace: Namespace, thing: str, verb: str, address: str, *more: str) -> None:
+    family = "-6" if any(":" in one for one in (address, *more)) else "-4"
+    namespace.run("ip", family, thing, verb, address, *more)
