@@ -7,39 +7,16 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 import attrs
-from xdpchain import IPAddress, IPNetwork, option
+from xdpchain import IPAddress, IPNetwork, TextFile, option
+
+from xdpchain_dsr_agent.listing import Listing
+from xdpchain_dsr_agent.service import Service
+
+__all__ = ["DsrAgentConfig", "Service"]
 
 MAX_SERVICES = 16_384
 MAX_FLOWS = 4_194_304
-
-
-@attrs.frozen(kw_only=True)
-class Service:
-    """`[[function.dsr_agent.service]]`: an address and port of clients, and the workload that serves them."""
-
-    vip: IPAddress = option(help="The address that clients call.")
-    port: int = option(min=0, max=65535, help="The port that clients call; 0: all ports.")
-    protocol: Literal["tcp", "udp"] = option(default="tcp", help="The protocol.")
-    workload: IPAddress = option(help="The workload's own address, of the same family.")
-    backend_port: int | None = option(default=None, min=1, max=65535, help="The port of the workload; absent: the one that clients call.")
-    endpoint: tuple[IPAddress, ...] = option(
-        default=(), help="The addresses that load balancers send its packets to, of either family; absent: the workload's own."
-    )
-    unknown: Literal["snat", "direct", "learn"] = option(
-        default="snat",
-        help="What becomes of packets from its port that are of no known flow: they get the VIP as source (snat: nobody reaches the port but "
-        "through the VIP), leave as they are (direct), or are held back for some seconds until the client is heard (learn).",
-    )
-
-    @property
-    def endpoints(self) -> tuple[IPAddress, ...]:
-        """The outer destinations of its packets."""
-        return self.endpoint or (self.workload,)
-
-    @property
-    def workload_port(self) -> int:
-        """The workload's port; 0: all."""
-        return self.port if self.backend_port is None else self.backend_port
+MAX_SOURCES = 4096
 
 
 @attrs.frozen(kw_only=True)
@@ -47,11 +24,12 @@ class DsrAgentConfig:
     """All services of an instance."""
 
     accept_from: tuple[IPNetwork, ...] = option(
-        min=1, max=4096, help="The load balancers: outer sources that packets are taken from. Others are dropped and counted."
+        min=1, max=MAX_SOURCES, help="The load balancers: outer sources that packets are taken from. Others are dropped and counted."
     )
     encapsulation: tuple[Literal["gue", "ipip"], ...] = option(default=("gue", "ipip"), min=1, help="What may be around a packet.")
     gue_port: int = option(default=6080, min=1, max=65535, help="The UDP port of GUE.")
-    service: tuple[Service, ...] = option(default=(), max=MAX_SERVICES, help="The services.")
+    service: tuple[Service, ...] = option(default=(), help="The services.")
+    services: TextFile | None = option(default=None, help="A file with more services, for thousands of lines.")
     answers: Literal["direct", "stack"] = option(
         default="direct",
         help="How answers of a workload behind a tap or a veth leave a host that routes them: straight to the next hop (direct: the host's "
@@ -62,4 +40,17 @@ class DsrAgentConfig:
         max=2,
         help="The address under which a workload sees itself when it calls its own service, one of each family. It must be routed to this node.",
     )
+    max_services: int = option(default=4096, min=1, max=MAX_SERVICES, help="Most services.")
     flow_table: int = option(default=262_144, min=1024, max=MAX_FLOWS, help="Room for so many flows in which both sides have spoken.")
+
+    listing: Listing = attrs.field(init=False, eq=False, repr=False)
+    """what `services` says"""
+
+    @listing.default
+    def _read_listing(self) -> Listing:
+        return Listing.of(self.services)
+
+    @property
+    def all_services(self) -> tuple[Service, ...]:
+        """Those of the node file and those of the file of their own, in this order."""
+        return self.service + self.listing.services

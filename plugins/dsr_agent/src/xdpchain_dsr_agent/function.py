@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from xdpchain import Hook, KernelFunction, Map, Maps, Program, Reason, Side, Write
+from xdpchain import Hook, KernelFunction, Map, Maps, Problem, Program, Reason, Side, Write
 
+from xdpchain_dsr_agent.check import problems
 from xdpchain_dsr_agent.config import DsrAgentConfig
 from xdpchain_dsr_agent.handler import writes
 from xdpchain_dsr_agent.tables import maps
@@ -50,6 +51,10 @@ class DsrAgent(KernelFunction[DsrAgentConfig]):
     def maps(self, config: DsrAgentConfig) -> Sequence[Map]:
         """The maps of the C source."""
         return maps(config)
+
+    def check(self, config: DsrAgentConfig) -> Iterable[Problem]:
+        """What is wrong with a config, and with the file of services."""
+        return problems(config)
 
     def configure(self, old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Iterable[Write]:
         """Services come and go; those that stay keep their places."""

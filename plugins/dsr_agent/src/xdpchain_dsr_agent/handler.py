@@ -3,114 +3,122 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from collections.abc import Container, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Address
+from itertools import chain
 from typing import Any
 
-from xdpchain import Delete, IPAddress, IPNetwork, Maps, Put, Write
+import attrs
+from xdpchain import Delete, IPNetwork, Maps, Put, PutMany, Write
 
-from xdpchain_dsr_agent.config import DsrAgentConfig, Service
+from xdpchain_dsr_agent.config import DsrAgentConfig
+from xdpchain_dsr_agent.shape import Shape, mapped, shape_of
+from xdpchain_dsr_agent.tables import PREFIX, SERVICE, STATS
 
 FORMS = {"gue": 1, "ipip": 2}
-UNKNOWN = {"snat": 0, "direct": 1, "learn": 2}
-PROTOCOLS = {"tcp": 6, "udp": 17}
-NOWHERE = IPv6Address(0)
-
-Row = tuple[str, Any]
-"""a map and a key"""
-
-
-def mapped(address: IPAddress) -> IPv6Address:
-    """An address as the tables have it: IPv4 as ::ffff:a.b.c.d."""
-    return IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
-
-
-def service_id(service: Service) -> int:
-    """A number that stays with a service as long as it leads from the same VIP and port to the same workload and port."""
-    text = f"{service.vip} {service.port} {service.protocol} {service.workload} {service.workload_port}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+"""`enum dsr_form`"""
+_NOWHERE = IPv6Address(0)
+_ID_AT, _WORDS = SERVICE.offsets["id"] // 8, SERVICE.size // 8
 
 
 def places(maps: Maps) -> dict[int, int]:
     """The places of all services by their ids."""
-    return {service["id"]: place for place, service in maps["dsr_services"].items() if service["id"]}
+    ids = memoryview(maps["dsr_services"].blob()).cast("Q")[_ID_AT::_WORDS].tolist()
+    return {id_: place for place, id_ in enumerate(ids) if id_}
+
+
+@attrs.frozen(eq=False)
+class _Wanted:
+    """What a config asks for: its services without order, who may send, what is called, and the ports that are listed."""
+
+    shapes: Mapping[Shape, None]
+    sources: frozenset[bytes]
+    endpoints: frozenset[bytes]
+    listed: Mapping[int, int]
+
+    @classmethod
+    def of(cls, config: DsrAgentConfig | None) -> _Wanted:
+        if config is None:
+            return cls({}, frozenset(), frozenset(), {})
+        shapes = dict.fromkeys(map(shape_of, config.all_services))
+        listed: dict[int, int] = {}
+        for shape in shapes:
+            if shape.listed:
+                listed[shape.listed] = listed.get(shape.listed, 0) | shape.bit
+        endpoints = frozenset(endpoint for shape in shapes for endpoint in shape.endpoints)
+        return cls(shapes, frozenset(map(_prefix, config.accept_from)), endpoints, listed)
 
 
 def writes(old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Iterator[Write]:
-    """The writes from `old` to `new`: a service is there before anything leads to it, and goes when nothing does."""
+    """
+    The writes from `old` to `new`, in an order in which packets may see any part of them.
+
+    A service is there before anything leads to it, and its way back before its way in: no answer leaves untranslated. What refuses packets comes
+    last, so that none is taken for a stranger's in between. What goes, goes the other way round.
+    """
     had = places(maps)
-    wanted = _place([service_id(service) for service in new.service], had)
-    before, after = (_rows(old, had) if old else {}), _rows(new, wanted)
-    services = {wanted[service_id(service)]: _service(service) for service in new.service}
-    for place, service in services.items():
-        if service["id"] not in had:
-            yield Delete("dsr_stats", place)
-        yield Put("dsr_services", place, service)
-    # what is refused comes last, so that no packet is taken for a stranger's in between
-    yield from (Put(name, _key(name, key), value) for (name, key), value in after.items() if before.get((name, key)) != value)
-    yield from (Delete(name, _key(name, key)) for name, key in reversed(list(before)) if (name, key) not in after)
-    yield from (Delete("dsr_services", place) for id_, place in had.items() if id_ not in wanted)
+    before, after = _Wanted.of(old), _Wanted.of(new)
+    wanted = {shape.id for shape in after.shapes}
+    place_of = {**had, **_new_places([id_ for id_ in wanted if id_ not in had], had, wanted, maps["dsr_services"].schema.capacity)}
+    coming = [shape for shape in after.shapes if shape not in before.shapes or shape.id not in had]
+    going = [shape for shape in before.shapes if shape not in after.shapes]
+    fresh = [place_of[shape.id] for shape in coming if shape.id not in had]
+
+    yield from _put("dsr_stats", fresh, [STATS.pack(dict.fromkeys(STATS.fields, 0))] * len(fresh))
+    yield from _put("dsr_services", [place_of[shape.id] for shape in coming], [shape.packed for shape in coming])
+    yield from _put("dsr_accept", sorted(after.sources - before.sources), 1)
+    yield from _put("dsr_ports", [shape.way_back for shape in coming], [place_of[shape.id] for shape in coming])
+    both = {**before.listed, **{port: before.listed.get(port, 0) | bits for port, bits in after.listed.items()}}
+    yield from _listed(before.listed, both)
+    if old is None or _settings(old) != _settings(new):
+        yield Put("dsr_settings", 0, _settings(new))
+    targets = [(target, place_of[shape.id]) for shape in coming for target in shape.targets]
+    yield from _put("dsr_targets", [target for target, _ in targets], [place for _, place in targets])
+    yield from _put("dsr_endpoints", sorted(after.endpoints - before.endpoints), 1)
+
+    kept = {target for target, _ in targets}
+    yield from (Delete("dsr_targets", target) for shape in going for target in shape.targets if target not in kept)
+    yield from (Delete("dsr_endpoints", endpoint) for endpoint in sorted(before.endpoints - after.endpoints))
+    kept = {shape.way_back for shape in coming}
+    yield from (Delete("dsr_ports", shape.way_back) for shape in going if shape.way_back not in kept)
+    yield from _listed(both, {**dict.fromkeys(both, 0), **after.listed})
+    yield from (Delete("dsr_accept", source) for source in sorted(before.sources - after.sources))
+    used = {place_of[id_] for id_ in wanted}
+    yield from (Delete("dsr_services", place) for place in had.values() if place not in used)
 
 
-def _place(ids: Sequence[int], had: Mapping[int, int]) -> dict[int, int]:
+def _put(name: str, keys: Sequence[Any], values: Sequence[Any] | int) -> Iterator[Write]:
+    """Many elements of a map; one value may be that of all."""
+    if keys:
+        yield PutMany(name, keys, [values] * len(keys) if isinstance(values, int) else values)
+
+
+def _listed(before: Mapping[int, int], after: Mapping[int, int]) -> Iterator[Write]:
+    changed = [port for port, bits in after.items() if before.get(port, 0) != bits]
+    yield from _put("dsr_listed", changed, [after[port] for port in changed])
+
+
+def _new_places(ids: Sequence[int], had: Mapping[int, int], wanted: Container[int], capacity: int) -> dict[int, int]:
+    """Places that nobody has, and where they do not suffice (a daemon was killed in the middle of a change), those of services that are to go."""
     taken = set(had.values())
-    free = (place for place in range(1, len(ids) + len(taken) + 2) if place not in taken)
-    return {id_: had[id_] if id_ in had else next(free) for id_ in ids}
+    free = (place for place in range(1, capacity) if place not in taken)
+    going = (place for id_, place in had.items() if id_ not in wanted)
+    return dict(zip(ids, chain(free, going), strict=False))
 
 
-def _service(service: Service) -> dict[str, Any]:
-    return {
-        "vip": mapped(service.vip),
-        "workload": mapped(service.workload),
-        "id": service_id(service),
-        "port": service.port,
-        "backend_port": service.workload_port,
-        "proto": PROTOCOLS[service.protocol],
-        "unknown": UNKNOWN[service.unknown],
-        "zero": 0,
-    }
-
-
-def _rows(config: DsrAgentConfig, places: Mapping[int, int]) -> dict[Row, Any]:
-    """All elements of the maps that a config asks for, in the order in which they are to be written."""
-    rows: dict[Row, Any] = {("dsr_settings", 0): _settings(config)}
-    rows |= {("dsr_accept", _prefix(network)): 1 for network in config.accept_from}
-    listed: dict[int, int] = {}
-    for service in config.service:
-        place, proto, port = places[service_id(service)], PROTOCOLS[service.protocol], service.workload_port
-        rows["dsr_ports", (mapped(service.workload), port, proto)] = place
-        rows |= {("dsr_targets", (mapped(endpoint), mapped(service.vip), service.port, proto)): place for endpoint in service.endpoints}
-        if port:
-            listed[port] = listed.get(port, 0) | {6: 1, 17: 2}[proto]
-    rows |= {("dsr_listed", port): bits for port, bits in listed.items()}
-    rows |= {("dsr_endpoints", mapped(endpoint)): 1 for service in config.service for endpoint in service.endpoints}
-    return rows
-
-
-def _key(name: str, key: Any) -> Any:
-    if name == "dsr_accept":
-        return {"bits": key[0], "address": key[1]}
-    if name == "dsr_ports":
-        return {"workload": key[0], "port": key[1], "proto": key[2], "zero": 0}
-    if name == "dsr_targets":
-        return {"endpoint": key[0], "vip": key[1], "port": key[2], "proto": key[3], "zero": 0}
-    return key
-
-
-def _prefix(network: IPNetwork) -> tuple[int, IPv6Address]:
+def _prefix(network: IPNetwork) -> bytes:
     more = 96 if isinstance(network, IPv4Network) else 0
-    return network.prefixlen + more, mapped(network.network_address)
+    return PREFIX.pack({"bits": network.prefixlen + more, "address": mapped(network.network_address)})
 
 
 def _settings(config: DsrAgentConfig) -> dict[str, Any]:
     hairpin = {address.version: mapped(address) for address in config.hairpin}
     return {
         "forms": sum({FORMS[name] for name in config.encapsulation}),
-        "all_ports": int(any(not service.workload_port for service in config.service)),
+        "all_ports": int(any(not service.workload_port for service in config.all_services)),
         "to_stack": int(config.answers == "stack"),
         "gue_port": config.gue_port,
         "zero": 0,
-        "hairpin4": hairpin.get(4, NOWHERE),
-        "hairpin6": hairpin.get(6, NOWHERE),
+        "hairpin4": hairpin.get(4, _NOWHERE),
+        "hairpin6": hairpin.get(6, _NOWHERE),
     }

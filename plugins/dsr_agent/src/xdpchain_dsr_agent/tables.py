@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from xdpchain import Map, MapKind, Raw, Role, Struct, be16, ipv6, u8, u16, u32, u64
 
-from xdpchain_dsr_agent.config import MAX_SERVICES, DsrAgentConfig
+from xdpchain_dsr_agent.config import MAX_SOURCES, DsrAgentConfig
 
 TICK_BITS = 30
-PLACES = 2 * MAX_SERVICES + 1
-"""Room for the services of two configs, the old and the new; place 0 is none."""
+BOTH = 2
+"""Between two configs there is room for the elements of both."""
+ENDPOINTS_PER_SERVICE = 4
+"""Endpoints of all services, in relation to the maximum of services."""
 
 SETTINGS = Struct(
     "dsr_settings",
@@ -49,8 +51,9 @@ ANSWERED, FIN_IN, FIN_OUT, DIRECT, HAIRPIN, HELD = (1 << bit for bit in range(6)
 
 def maps(config: DsrAgentConfig) -> Sequence[Map]:
     """The schema."""
-    targets = _room(sum(len(service.endpoints) for service in config.service))
-    services = _room(len(config.service))
+    services = BOTH * config.max_services
+    targets = services * ENDPOINTS_PER_SERVICE
+    places = services + 1  # place 0 is none
     return (
         Map(name="dsr_settings", kind=MapKind.ARRAY, key=u32, value=SETTINGS, capacity=1, role=Role.CONFIG, help="how"),
         Map(
@@ -58,7 +61,7 @@ def maps(config: DsrAgentConfig) -> Sequence[Map]:
             kind=MapKind.LPM_TRIE,
             key=PREFIX,
             value=u32,
-            capacity=_room(len(config.accept_from)),
+            capacity=BOTH * MAX_SOURCES,
             role=Role.CONFIG,
             help="outer sources",
             flags=1,
@@ -67,7 +70,7 @@ def maps(config: DsrAgentConfig) -> Sequence[Map]:
         Map(name="dsr_targets", kind=MapKind.HASH, key=TARGET, value=u32, capacity=targets, role=Role.CONFIG, help="ways to services"),
         Map(name="dsr_ports", kind=MapKind.HASH, key=PORT, value=u32, capacity=services, role=Role.CONFIG, help="ports of workloads"),
         Map(name="dsr_listed", kind=MapKind.ARRAY, key=u32, value=u32, capacity=65_536, role=Role.CONFIG, help="ports of any workload"),
-        Map(name="dsr_services", kind=MapKind.ARRAY, key=u32, value=SERVICE, capacity=PLACES, role=Role.STATE, help="services"),
+        Map(name="dsr_services", kind=MapKind.ARRAY, key=u32, value=SERVICE, capacity=places, role=Role.STATE, help="services"),
         Map(name="dsr_flows", kind=MapKind.LRU_HASH, key=KEY, value=FLOW, capacity=config.flow_table, role=Role.STATE, help="flows"),
         Map(
             name="dsr_opening",
@@ -81,14 +84,6 @@ def maps(config: DsrAgentConfig) -> Sequence[Map]:
         Map(
             name="dsr_rests", kind=MapKind.LRU_HASH, key=DATAGRAM, value=REST, capacity=8192, role=Role.STATE, help="datagrams in fragments"
         ),
-        Map(name="dsr_stats", kind=MapKind.PERCPU_ARRAY, key=u32, value=STATS, capacity=PLACES, role=Role.STATE, help="numbers by service"),
+        Map(name="dsr_stats", kind=MapKind.PERCPU_ARRAY, key=u32, value=STATS, capacity=places, role=Role.STATE, help="numbers by service"),
         Map(name="dsr_frames", kind=MapKind.PERCPU_ARRAY, key=u32, value=FRAME, capacity=1, role=Role.SCRATCH, help="the packet at hand"),
     )
-
-
-def _room(entries: int) -> int:
-    """A capacity that is seldom too small when the config grows: another capacity is another map."""
-    room = 1024
-    while room < 2 * entries:
-        room *= 4
-    return room
