@@ -12,7 +12,7 @@ from xdpchain import IPAddress, Problem
 from xdpchain_dsr_agent.config import MAX_SERVICES, DsrAgentConfig
 from xdpchain_dsr_agent.flaws import MAPPED, Place, flaws, refusal
 from xdpchain_dsr_agent.service import with_port
-from xdpchain_dsr_agent.shape import shape_of
+from xdpchain_dsr_agent.shape import BITS, shapes_of, sixteen
 from xdpchain_dsr_agent.tables import ENDPOINTS_PER_SERVICE
 
 MOST_PROBLEMS = 100
@@ -60,7 +60,8 @@ def _sources(config: DsrAgentConfig) -> Iterator[Problem]:
 
 
 def _hairpin(config: DsrAgentConfig) -> Iterator[Problem]:
-    used = {one.vip: "a VIP" for one in config.all_services} | {one.workload: "a workload's" for one in config.all_services}
+    shapes = shapes_of(config)
+    used = {shape.vip: "a VIP" for shape in shapes} | {shape.workload: "a workload's" for shape in shapes}
     families = set[int]()
     for number, address in enumerate(config.hairpin):
         place = ("hairpin", number)
@@ -69,21 +70,21 @@ def _hairpin(config: DsrAgentConfig) -> Iterator[Problem]:
         if address.version in families:
             yield Problem(place, f"{address} is the second IPv{address.version} address", "one of each family is used")
         families.add(address.version)
-        if address in used:
-            yield Problem(place, f"{address} is {used[address]} address of a service", "write an address that is used for nothing else")
+        if whose := used.get(sixteen(address)):
+            yield Problem(place, f"{address} is {whose} address of a service", "write an address that is used for nothing else")
 
 
 def _each(config: DsrAgentConfig) -> Iterator[Problem]:
     """Flaws of the services themselves, and what the others and the instance make of their addresses and ports."""
-    services = config.all_services
-    vips, gue = {one.vip for one in services}, config.gue_port if "gue" in config.encapsulation else None
-    both = vips.intersection([address for one in services for address in (one.workload, *one.endpoint)])
-    for number, service in enumerate(services):
+    gue = config.gue_port if "gue" in config.encapsulation else None
+    shapes = shapes_of(config)
+    vips = {shape.vip for shape in shapes}
+    for number, (service, shape) in enumerate(zip(config.all_services, shapes, strict=True)):
         for flaw in flaws(service):
             yield _problem(config, number, flaw.place, flaw.message, flaw.hint)
-        if both:
-            yield from _vip_itself(config, number, both)
-        if service.protocol == "udp" and gue in {service.port, service.workload_port}:
+        if shape.workload in vips or not vips.isdisjoint(shape.endpoints):
+            yield from _vip_itself(config, number, vips)
+        if shape.bit == BITS["udp"] and gue in {service.port, shape.listed}:
             key = "port" if gue == service.port else "backend_port"
             hint = "choose another port, or another gue_port"
             yield _problem(
@@ -91,24 +92,26 @@ def _each(config: DsrAgentConfig) -> Iterator[Problem]:
             )
 
 
-def _vip_itself(config: DsrAgentConfig, number: int, vips: set[IPAddress]) -> Iterator[Problem]:
+def _vip_itself(config: DsrAgentConfig, number: int, vips: set[bytes]) -> Iterator[Problem]:
     """Addresses of a service that are VIPs: what is sent to these goes to the load balancers."""
     service = config.all_services[number]
     named: list[tuple[Place, IPAddress]] = [(("endpoint", at), one) for at, one in enumerate(service.endpoint)]
     if service.workload != service.vip:
         named.append((("workload",), service.workload))
     for place, address in named:
-        if address in vips:
+        if sixteen(address) in vips:
             yield _problem(config, number, place, f"{address} is a VIP itself", "write the address of the machine behind it")
 
 
 def _way_in(config: DsrAgentConfig) -> Iterator[Problem]:
     """Two services that the same packets are for."""
     owners: dict[bytes, int] = {}
-    for number, service in enumerate(config.all_services):
-        for endpoint, target in zip(service.endpoints, shape_of(service).targets, strict=True):
+    for number, shape in enumerate(shapes_of(config)):
+        for at, target in enumerate(shape.targets):
             owner = owners.setdefault(target, number)
             if owner != number:
+                service = config.all_services[number]
+                endpoint = service.endpoints[at]
                 hint = "one packet has one workload: keep one of the two, or give them endpoints of their own"
                 message = f"{service} at {endpoint} is in {_name(config, owner)} already"
                 yield _problem(config, number, ("endpoint",) if service.endpoint else (), message, hint)
@@ -117,13 +120,14 @@ def _way_in(config: DsrAgentConfig) -> Iterator[Problem]:
 def _way_back(config: DsrAgentConfig) -> Iterator[Problem]:
     """Two services of which nobody can say whose answer it is that a workload sends."""
     owners: dict[bytes, int] = {}
-    services = config.all_services
-    for number, service in enumerate(services):
-        owner = owners.setdefault(shape_of(service).way_back, number)
-        other = services[owner]
+    for number, shape in enumerate(shapes_of(config)):
+        owner = owners.setdefault(shape.way_back, number)
+        if owner == number:
+            continue
+        service, other = config.all_services[number], config.all_services[owner]
         same = str(other) == str(service)
-        if owner == number or (same and not set(other.endpoints).isdisjoint(service.endpoints)):
-            continue  # or a problem of the way in
+        if same and not set(other.endpoints).isdisjoint(service.endpoints):
+            continue  # a problem of the way in
         if same:
             message = f"{service} of {service.workload} is in {_name(config, owner)} already, with other endpoints"
             yield _problem(config, number, (), message, "write one service with all of its endpoints")
@@ -136,14 +140,15 @@ def _way_back(config: DsrAgentConfig) -> Iterator[Problem]:
 
 def _all_ports(config: DsrAgentConfig) -> Iterator[Problem]:
     """Services of single ports of a workload, beside one of all its ports."""
-    whole = {(one.workload, one.protocol): number for number, one in enumerate(config.all_services) if not one.workload_port}
+    shapes = shapes_of(config)
+    whole = {(shape.workload, shape.bit): number for number, shape in enumerate(shapes) if not shape.listed}
     if not whole:
         return
-    for number, service in enumerate(config.all_services):
-        owner = whole.get((service.workload, service.protocol))
-        if owner is None or not service.workload_port:
+    for number, shape in enumerate(shapes):
+        owner = whole.get((shape.workload, shape.bit))
+        if owner is None or not shape.listed:
             continue
-        other = config.all_services[owner]
+        service, other = config.all_services[number], config.all_services[owner]
         if (service.vip, service.port) == (other.vip, service.workload_port):
             continue
         its = with_port(other.vip, service.workload_port)
@@ -156,8 +161,8 @@ def _all_ports(config: DsrAgentConfig) -> Iterator[Problem]:
 
 def _too_many(config: DsrAgentConfig) -> Iterator[Problem]:
     """More than the tables have room for."""
-    services = config.all_services
-    count, most = len(services), config.max_services
+    shapes = shapes_of(config)
+    count, most = len(shapes), config.max_services
     if count > most:
         hint = (
             f"set max_services to {count} or more"
@@ -165,7 +170,7 @@ def _too_many(config: DsrAgentConfig) -> Iterator[Problem]:
             else f"even max_services = {MAX_SERVICES}, the highest, is not enough: use several nodes"
         )
         yield Problem(("max_services",), f"{count} services are too many for max_services = {most}", hint)
-    endpoints = sum(len(service.endpoints) for service in services)
+    endpoints = sum(len(shape.endpoints) for shape in shapes)
     if endpoints > ENDPOINTS_PER_SERVICE * most:
         hint = f"there is room for {ENDPOINTS_PER_SERVICE} for each service of max_services = {most}: set it higher"
         yield Problem(("max_services",), f"{endpoints} endpoints of all services together are too many", hint)

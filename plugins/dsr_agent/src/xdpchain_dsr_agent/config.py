@@ -19,7 +19,7 @@ MAX_FLOWS = 4_194_304
 MAX_SOURCES = 4096
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class DsrAgentConfig:
     """All services of an instance."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address
 from itertools import chain
 from typing import Any
@@ -12,7 +13,7 @@ import attrs
 from xdpchain import Delete, IPNetwork, Maps, Put, PutMany, Write
 
 from xdpchain_dsr_agent.config import DsrAgentConfig
-from xdpchain_dsr_agent.shape import Shape, mapped, shape_of
+from xdpchain_dsr_agent.shape import Shape, shapes_of, sixteen
 from xdpchain_dsr_agent.tables import PREFIX, SERVICE, STATS
 
 FORMS = {"gue": 1, "ipip": 2}
@@ -36,17 +37,19 @@ class _Wanted:
     endpoints: frozenset[bytes]
     listed: Mapping[int, int]
 
-    @classmethod
-    def of(cls, config: DsrAgentConfig | None) -> _Wanted:
-        if config is None:
-            return cls({}, frozenset(), frozenset(), {})
-        shapes = dict.fromkeys(map(shape_of, config.all_services))
-        listed: dict[int, int] = {}
-        for shape in shapes:
-            if shape.listed:
-                listed[shape.listed] = listed.get(shape.listed, 0) | shape.bit
-        endpoints = frozenset(endpoint for shape in shapes for endpoint in shape.endpoints)
-        return cls(shapes, frozenset(map(_prefix, config.accept_from)), endpoints, listed)
+
+_NOTHING = _Wanted({}, frozenset(), frozenset(), {})
+
+
+@lru_cache(maxsize=2)  # what is old now was new before
+def _wanted(config: DsrAgentConfig) -> _Wanted:
+    shapes = dict.fromkeys(shapes_of(config))
+    listed: dict[int, int] = {}
+    for shape in shapes:
+        if shape.listed:
+            listed[shape.listed] = listed.get(shape.listed, 0) | shape.bit
+    endpoints = frozenset(endpoint for shape in shapes for endpoint in shape.endpoints)
+    return _Wanted(shapes, frozenset(map(_prefix, config.accept_from)), endpoints, listed)
 
 
 def writes(old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Iterator[Write]:
@@ -57,7 +60,7 @@ def writes(old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Itera
     last, so that none is taken for a stranger's in between. What goes, goes the other way round.
     """
     had = places(maps)
-    before, after = _Wanted.of(old), _Wanted.of(new)
+    before, after = _wanted(old) if old else _NOTHING, _wanted(new)
     wanted = {shape.id for shape in after.shapes}
     place_of = {**had, **_new_places([id_ for id_ in wanted if id_ not in had], had, wanted, maps["dsr_services"].schema.capacity)}
     coming = [shape for shape in after.shapes if shape not in before.shapes or shape.id not in had]
@@ -108,14 +111,14 @@ def _new_places(ids: Sequence[int], had: Mapping[int, int], wanted: Container[in
 
 def _prefix(network: IPNetwork) -> bytes:
     more = 96 if isinstance(network, IPv4Network) else 0
-    return PREFIX.pack({"bits": network.prefixlen + more, "address": mapped(network.network_address)})
+    return PREFIX.pack({"bits": network.prefixlen + more, "address": IPv6Address(sixteen(network.network_address))})
 
 
 def _settings(config: DsrAgentConfig) -> dict[str, Any]:
-    hairpin = {address.version: mapped(address) for address in config.hairpin}
+    hairpin = {address.version: IPv6Address(sixteen(address)) for address in config.hairpin}
     return {
         "forms": sum({FORMS[name] for name in config.encapsulation}),
-        "all_ports": int(any(not service.workload_port for service in config.all_services)),
+        "all_ports": int(any(not shape.listed for shape in shapes_of(config))),
         "to_stack": int(config.answers == "stack"),
         "gue_port": config.gue_port,
         "zero": 0,

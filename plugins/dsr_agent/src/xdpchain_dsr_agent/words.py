@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from xdpchain import IPAddress
@@ -18,8 +20,14 @@ _FORM = "vip ADDRESS:PORT PROTOCOL WORKLOAD[:PORT], for example: vip 10.200.1.1:
 _KEYS = ("endpoint", "unknown")
 _PORT = re.compile(r"[0-9]{1,5}")
 
-# the same VIP, and the same workload, is in many lines
-_address = lru_cache(maxsize=16_384)(parse_address)
+
+@lru_cache(maxsize=4096)  # the same VIP is in many lines
+def _address(text: str) -> IPAddress:
+    """An address; the C library's parser knows a right one at a tenth of the time, the other says what is wrong."""
+    try:
+        return IPv6Address(inet_pton(AF_INET6, text)) if ":" in text else IPv4Address(inet_pton(AF_INET, text))
+    except (OSError, ValueError):
+        return parse_address(text)
 
 
 def service(words: Sequence[str]) -> Service:
