@@ -52,6 +52,11 @@ class Node:
         """The daemon's, if it runs."""
         return self._daemon.pid if self._daemon else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the daemon lives."""
+        return self._daemon is not None and self._daemon.poll() is None
+
     def start(self) -> float:
         """Start xdpchaind; returns after how many seconds it answered."""
         began = time.monotonic()
@@ -80,6 +85,11 @@ class Node:
     def ask(self, word: str, **arguments: Any) -> dict[str, Any]:
         """One request to the daemon, as the command line makes it, without the start of a process."""
         return call(word, socket=self._socket, **arguments)
+
+    def put(self, instance: str, key: str, text: str) -> None:
+        """Write the file that a key of an instance names, and have it applied."""
+        self.file.with_name(key).write_text(text)
+        self.ask("apply")
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -17,11 +17,12 @@ from the hypervisor or host to the router, and to the client. Each node is an xd
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from xdpchain.testing.namespace import End, Namespace
@@ -62,7 +63,8 @@ metrics = "off"
 {interfaces}
 [function.dsr_agent]
 accept_from = {accept_from}
-{services}"""
+services = "services"
+"""
 _ON_A_HYPERVISOR = """\
 [interface."tap-*"]
 chain = ["dsr_agent"]
@@ -82,6 +84,11 @@ IPIP_SOURCES = ("172.16.0.0/16", "100::/64")
 def own_vip(number: int, family: int) -> str:
     """The VIP that the workload of that number serves alone."""
     return f"10.200.2.{number}" if family == 4 else f"2001:db8:200:2::{number}"
+
+
+def at_port(address: str, port: int) -> str:
+    """An address with a port, as text."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class Site:
@@ -109,7 +116,7 @@ class Site:
         self.nodes = {one.name: self._node(one, label) for one, label in zip(spaces[2:], labels[2:], strict=True)}
         self.balancer_node = self.nodes[self.balancer.name]
         self.drained: frozenset[str] = frozenset()
-        self.encapsulation = "gue"
+        self.encapsulation, self.crossed = "gue", False
         for vip in (*SHARED, "10.200.2.0/24", "2001:db8:200:2::/64"):
             self._route(vip, self.balancer)
         for guest in (self.vm, self.box):
@@ -120,9 +127,17 @@ class Site:
         """The end of a namespace's cable to the router."""
         return self._near[namespace.name][1]
 
+    def router_end(self, namespace: Namespace) -> End:
+        """The router's end of that cable."""
+        return self._near[namespace.name][0]
+
     def vip(self, workload: Workload, family: int) -> str:
         """The VIP that a workload serves alone."""
         return own_vip(self.workloads.index(workload) + 1, family)
+
+    def close(self) -> None:
+        """End what is no process of a namespace's."""
+        self.vm.close()
 
     # What is configured.
 
@@ -134,41 +149,52 @@ class Site:
         for one in (self.hv1, self.hv2, self.host):
             self.configure_agent(one)
 
-    def configure_agent(self, namespace: Namespace, *more: Workload) -> None:
-        """Write the file of an agent: the services of what is there, and of workloads that are still to come."""
-        here = [one for one in self.workloads if (one.at if isinstance(one, Guest) else one.namespace) is namespace]
-        services = "\n".join(line for one in dict.fromkeys((*here, *more)) for line in self._services(one))
+    def configure_agent(self, namespace: Namespace) -> None:
+        """Write the files of an agent."""
         end = self.end(self.balancer)
         text = _AGENT_FILE.format(
             interfaces=_ON_A_HOST if namespace is self.host else _ON_A_HYPERVISOR,
             accept_from=json.dumps([end.ipv4, end.ipv6, *IPIP_SOURCES]),
-            services=services,
         )
-        self.nodes[namespace.name].file.write_text(text)
+        file = self.nodes[namespace.name].file
+        file.write_text(text)
+        file.with_name("services").write_text(self.services(namespace))
+
+    def services(self, namespace: Namespace, *more: Workload) -> str:
+        """The file of services for an agent: of what is there, and of workloads that are still to come."""
+        here = [one for one in self.workloads if (one.at if isinstance(one, Guest) else one.namespace) is namespace]
+        return "".join(f"{line}\n" for one in dict.fromkeys((*here, *more)) for line in self._services(one))
+
+    def put_services(self, namespace: Namespace, *more: Workload) -> None:
+        """Give an agent its services anew, as a control plane does."""
+        self.nodes[namespace.name].put("dsr_agent", "services", self.services(namespace, *more))
 
     def _vips(self) -> str:
         lines = []
         for number, family in ((number, family) for number in range(len(self.workloads) + 1) for family in (4, 6)):
             backends = self.workloads[number - 1 : number] if number else self.workloads
             vip = own_vip(number, family) if number else SHARED[family == 6]
-            named = [f"    {one.address(family)}{' drain' if one.name in self.drained else ''}" for one in backends]
-            lines += [f"vip {f'[{vip}]' if family == 6 else vip}:{WEB} tcp", *named]
+            named = [f"    {self._endpoint(one, family)}{' drain' if one.name in self.drained else ''}" for one in backends]
+            lines += [f"vip {at_port(vip, WEB)} tcp", *named]
             if number:  # any port, and none is hashed: fragments find their way
-                lines += [f"vip {f'[{vip}]' if family == 6 else vip}:0 udp options=no-source-port", *named]
+                lines += [f"vip {at_port(vip, 0)} udp options=no-source-port", *named]
         return "\n".join(lines) + "\n"
 
     def _services(self, workload: Workload) -> list[str]:
         lines = []
         for family in (4, 6):
-            own = self.vip(workload, family)
-            for vip, port, protocol, there in (
-                (SHARED[family == 6], WEB, "tcp", SHARED_PORT),
-                (own, WEB, "tcp", OWN_PORT),
-                (own, DNS, "udp", OWN_PORT),
-            ):
-                what = {"vip": vip, "port": port, "protocol": protocol, "workload": workload.address(family), "backend_port": there}
-                lines += ["", "[[function.dsr_agent.service]]", *(f"{key} = {json.dumps(value)}" for key, value in what.items())]
+            shared, own, address = SHARED[family == 6], self.vip(workload, family), workload.address(family)
+            endpoint = f" endpoint={self._endpoint(workload, family)}" if self.crossed else ""
+            lines += [
+                f"vip {at_port(shared, WEB)} tcp {at_port(address, SHARED_PORT)}{endpoint}",
+                f"vip {at_port(own, WEB)} tcp {at_port(address, OWN_PORT)}{endpoint}",
+                f"vip {at_port(own, DNS)} udp {at_port(address, OWN_PORT)}{endpoint}",
+            ]
         return lines
+
+    def _endpoint(self, workload: Workload, family: int) -> str:
+        """Where the balancer sends packets of a family to: the workload's address of it, or of the other one."""
+        return workload.address(10 - family if self.crossed else family)
 
     # What runs.
 
@@ -180,35 +206,56 @@ class Site:
         for one in self.nodes.values():
             one.wait_until_ready()
         for guest in (self.vm, self.box):
-            self.wait_for_agent(guest)
+            self._await_agent(guest)
             guest.plug()
 
-    def apply(self, namespace: Namespace) -> None:
-        """Have a node take its file."""
-        self.nodes[namespace.name].ask("apply")
+    def node_of(self, workload: Workload) -> Node:
+        """The node whose agent serves a workload."""
+        return self.nodes[((workload.at if isinstance(workload, Guest) else None) or workload.namespace).name]
+
+    def plug_in(self, machine: Machine, hypervisor: Namespace) -> None:
+        """Make a tap for a machine that has none, and plug it in when the agent is there."""
+        machine.make_port(hypervisor)
+        self._await_agent(machine)
+        machine.plug()
+
+    def restore(self) -> None:
+        """Have all as it was at the start: daemons that were ended, workloads that were moved, backends that are drained."""
+        for one in self.nodes.values():
+            if not one.running:
+                one.start()
+        for guest in (self.vm, self.box):
+            if guest.at is not self.hv1:
+                self.move(guest, self.hv1)
+        if self.drained or self.crossed or self.encapsulation != "gue":
+            self.drained, self.crossed, self.encapsulation = frozenset(), False, "gue"
+            self.renew()
+
+    def renew(self) -> None:
+        """Have all nodes do as their files say, which are written first: encapsulation, crossed families, drained backends."""
+        self.configure()
+        for one in self.nodes.values():
+            one.ask("apply")
 
     def drain(self, *names: str) -> None:
         """Give no new flows to these workloads, and to the others again."""
         self.drained = frozenset(names)
-        self.balancer_node.file.with_name("vips").write_text(self._vips())
-        self.apply(self.balancer)
+        self.balancer_node.put("elb", "vips", self._vips())
 
     def move(self, guest: Guest, target: Namespace) -> None:
         """Move a workload to another hypervisor, whose agent knows its services before it is there, and nothing of its flows."""
         source = guest.at
         assert source is not None
-        self.configure_agent(target, guest)
-        self.apply(target)
+        self.put_services(target, guest)
         if isinstance(guest, Container):
             source.run("ip", "link", "set", guest.name, "down")
         guest.make_port(target)
-        self.wait_for_agent(guest, left=source)
+        self._await_agent(guest, left=source)
         guest.plug()
         self._route_to(guest)
-        self.configure_agent(source)
-        self.apply(source)
+        self.put_services(source)
 
-    def wait_for_agent(self, guest: Guest, left: Namespace | None = None) -> None:
+    def _await_agent(self, guest: Guest, left: Namespace | None = None) -> None:
         """Until the agent is on a workload's port, and that of the hypervisor that it left is not any more."""
         assert guest.at is not None
         end = time.monotonic() + PATIENCE_S
@@ -256,23 +303,28 @@ class Site:
         return self._statistics(namespace)["rx"]
 
     def _statistics(self, namespace: Namespace) -> Mapping[str, int]:
-        name = self._near[namespace.name][0].interface
+        name = self.router_end(namespace).interface
         shown = json.loads(self.router.run("ip", "-json", "-statistics", "link", "show", name).stdout)
         return {way: shown[0]["stats64"][way]["bytes"] for way in ("rx", "tx")}
 
 
-def serve(workloads: Sequence[Workload]) -> list[subprocess.Popen[str]]:
-    """A server for the shared VIPs and one for its own on each workload, all of them listening. They end with their namespaces."""
-    started = []
-    for one in workloads:
-        for command in (("lab.balance_traffic", "serve", one.name, str(SHARED_PORT)), ("lab.site_traffic", "serve", str(OWN_PORT))):
-            python = (sys.executable, "-m", *command)
-            started.append(one.namespace.start(*python, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True))
-    for server in started:
-        assert server.stdout is not None
-        if server.stdout.readline() != "ready\n":
-            raise RuntimeError("a server did not start")
-    return started
+@contextlib.contextmanager
+def serving(workloads: Sequence[Workload]) -> Iterator[None]:
+    """A server for the shared VIPs and one for its own on each workload, all of them listening."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for one in workloads:
+            for command in (("lab.balance_traffic", "serve", one.name, str(SHARED_PORT)), ("lab.site_traffic", "serve", str(OWN_PORT))):
+                process = one.namespace.start(
+                    sys.executable, "-m", *command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True
+                )
+                started.append(stack.enter_context(process))
+                stack.callback(process.kill)
+        for server in started:
+            assert server.stdout is not None
+            if server.stdout.readline() != "ready\n":
+                raise RuntimeError("a server did not start")
+        yield
 
 
 def _settings(namespace: Namespace) -> Namespace:

@@ -5,7 +5,7 @@ A server and clients for what is behind a virtual address: short connections, la
 `python -m lab.site_traffic serve PORT` answers TCP and UDP on all addresses. The clients print in JSON what they saw:
 
 - `short --port PORT --number N [--at-once W] [--seconds S] [--rate R] ADDRESS...`: connections with one question each.
-- `transfer --port PORT --up BYTES --down BYTES ADDRESS`: one connection, both directions at once.
+- `transfer --port PORT --up BYTES --down BYTES [--seconds S] ADDRESS`: one connection, both directions at once, made to last that long.
 - `datagrams --port PORT --number N --up BYTES --down BYTES ADDRESS`: one datagram each way, again after a second without an answer.
 - `reuse --port PORT --direct-port PORT --number N ADDRESS DIRECT`: a source port towards one address, and then towards the other.
 
@@ -64,19 +64,36 @@ def digest(length: int) -> bytes:
     return hashed.digest()
 
 
-def send(connection: socket.socket, length: int, before: bytes = b"") -> None:
+class Pace:
+    """Waits now and then, so that `length` bytes take `seconds`."""
+
+    def __init__(self, length: int, seconds: float) -> None:
+        self._began, self._each = time.monotonic(), seconds / max(length, 1)
+        self._done = 0
+
+    def done(self, length: int) -> None:
+        """So many bytes more are done."""
+        self._done += length
+        ahead = self._began + self._done * self._each - time.monotonic()
+        if self._each and ahead > 0:
+            time.sleep(ahead)
+
+
+def send(connection: socket.socket, length: int, before: bytes = b"", seconds: float = 0) -> None:
     """Send that many bytes."""
-    if length <= _CHUNK:
+    if length <= _CHUNK and not seconds:
         connection.sendall(before + b"".join(chunks(length)))
         return
     connection.sendall(before)
+    pace = Pace(length, seconds)
     for chunk in chunks(length):
         connection.sendall(chunk)
+        pace.done(len(chunk))
 
 
-def receive(connection: socket.socket, length: int) -> bytes:
+def receive(connection: socket.socket, length: int, seconds: float = 0) -> bytes:
     """Receive that many bytes; their SHA-256."""
-    hashed = hashlib.sha256()
+    hashed, pace = hashlib.sha256(), Pace(length, seconds)
     buffer = memoryview(bytearray(min(length, _CHUNK) or 1))
     while length:
         got = connection.recv_into(buffer, min(length, len(buffer)))
@@ -84,6 +101,7 @@ def receive(connection: socket.socket, length: int) -> bytes:
             raise ConnectionError("closed")
         hashed.update(buffer[:got])
         length -= got
+        pace.done(got)
     return hashed.digest()
 
 
@@ -149,7 +167,7 @@ def serve(port: int) -> None:
         threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
 
-def ask(address: str, port: int, *, up: int, down: int, source_port: int = 0) -> str:
+def ask(address: str, port: int, *, up: int, down: int, source_port: int = 0, seconds: float = 0) -> str:
     """One connection to its end: "ok", or what went wrong."""
     with socket.socket(family_of(address), socket.SOCK_STREAM) as connection:
         try:
@@ -162,10 +180,10 @@ def ask(address: str, port: int, *, up: int, down: int, source_port: int = 0) ->
             question = QUESTION.pack(up, down)
             if up <= _INLINE:
                 send(connection, up, question)
-                seen, theirs = receive(connection, down), exactly(connection, 32)
+                seen, theirs = receive(connection, down, seconds), exactly(connection, 32)
             else:
-                with beside(lambda: send(connection, up, question)):
-                    seen = receive(connection, down)
+                with beside(lambda: send(connection, up, question, seconds)):
+                    seen = receive(connection, down, seconds)
                     theirs = exactly(connection, 32)
             connection.shutdown(socket.SHUT_WR)
             rest = connection.recv(1)
@@ -219,7 +237,7 @@ def short(choice: argparse.Namespace) -> dict[str, object]:
 def transfer(choice: argparse.Namespace) -> dict[str, object]:
     """One connection with many bytes."""
     began = time.monotonic()
-    result = ask(choice.address[0], choice.port, up=choice.up, down=choice.down)
+    result = ask(choice.address[0], choice.port, up=choice.up, down=choice.down, seconds=choice.seconds or 0)
     return {"seen": {result: 1}, "seconds": time.monotonic() - began}
 
 

@@ -119,8 +119,8 @@ class Machine(Guest):
 
     def __init__(self, name: str, namespace: Namespace, ipv4: str, ipv6: str) -> None:
         super().__init__(name, namespace, ipv4, ipv6)
-        with_pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": REPOSITORY, "start_new_session": True}
-        self._card = namespace.start(sys.executable, "-m", "lab.tap", namespace.name, "eth0", **with_pipes)
+        command = (sys.executable, "-m", "lab.tap", namespace.name, "eth0")
+        self._card = namespace.start(*command, cwd=REPOSITORY, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._expect("ready")
         namespace.run("ip", "link", "set", "eth0", "up", "mtu", str(MTU))
         self._configure_inside()
@@ -140,6 +140,12 @@ class Machine(Guest):
         """Take the tap away."""
         self._tell("unplug")
         self.at = None
+
+    def close(self) -> None:
+        """Take the card away."""
+        self._card.kill()
+        with self._card:
+            pass
 
     def _tell(self, line: str) -> None:
         assert self._card.stdin is not None

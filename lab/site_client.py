@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clients of a site as processes in a namespace: what they are asked to do, and what they saw."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import attrs
+from xdpchain.testing.namespace import Namespace
+
+from lab.workload import REPOSITORY
+
+TIMEOUT_S = 280.0
+
+
+@attrs.frozen
+class Seen:
+    """How many of what a client did ended how, how many datagrams it sent again, and how long all of it took."""
+
+    counts: Mapping[str, int]
+    again: int
+    seconds: float
+
+
+class Running:
+    """A client that runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def seen(self) -> Seen:
+        """What it saw, when it has ended."""
+        said = json.loads(self._process.communicate(timeout=TIMEOUT_S)[0])
+        return Seen(said["seen"], said.get("again", 0), said["seconds"])
+
+
+class Client:
+    """Starts clients in a namespace; see `lab.site_traffic` for what there is and its options."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def start(self, what: str, *addresses: str, port: int, **options: float) -> Running:
+        """Begin, beside what happens next: `start("short", VIP, port=80, number=1000)`."""
+        words = [word for name, value in {"port": port, **options}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        command = (sys.executable, "-m", "lab.site_traffic", what, *words, *addresses)
+        return Running(self._namespace.start(*command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True))
+
+    def run(self, what: str, *addresses: str, port: int, **options: float) -> Seen:
+        """The same, to its end."""
+        return self.start(what, *addresses, port=port, **options).seen()
