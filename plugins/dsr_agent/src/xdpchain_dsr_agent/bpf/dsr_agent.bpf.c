@@ -9,10 +9,15 @@
 #include "tables.h"
 #include "frame.h"
 #include "flow.h"
+#include "sum.h"
+#include "outer.h"
+#include "undress.h"
+#include "chance.h"
+#include "arrive.h"
 
 static __always_inline verdict dsr_arrive_nic(struct xdp_md *ctx, struct packet *packet)
 {
-	return next(NO_REASON);
+	return dsr_arrive(ctx, true, packet);
 }
 
 static __always_inline verdict dsr_leave_nic(struct __sk_buff *ctx, struct packet *packet)
@@ -22,7 +27,7 @@ static __always_inline verdict dsr_leave_nic(struct __sk_buff *ctx, struct packe
 
 static __always_inline verdict dsr_arrive_port(struct __sk_buff *ctx, struct packet *packet)
 {
-	return next(NO_REASON);
+	return dsr_arrive(ctx, false, packet);
 }
 
 static __always_inline verdict dsr_leave_port(struct __sk_buff *ctx, struct packet *packet)

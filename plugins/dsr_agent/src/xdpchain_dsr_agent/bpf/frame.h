@@ -35,7 +35,7 @@ struct dsr_frame {
 	u32 around;		/* bytes from the first IP header to the packet itself; 0: nothing was around it */
 	u32 around_ip6;
 	u32 around_tos;
-	u32 hops;		/* bytes from the first IP header to the hop that comes next in a list; 0: none is left */
+	u32 hops;		/* bytes from the first IP header to a list of hops that has one left; 0: none */
 	u32 header;		/* bytes from the IP header to the transport header */
 	u32 length;		/* of the IP packet */
 	u32 tos;

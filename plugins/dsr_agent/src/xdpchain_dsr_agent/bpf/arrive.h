@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * arrive.h: what comes towards workloads. Packets that a load balancer has encapsulated are taken out and addressed to the workload of their
+ * service; of packets that come to a workload's own address it is noted that their flows are not to be translated.
+ *
+ * The same code runs at XDP of a NIC (`nic`) and at TC egress of a workload's port; what differs is how the packet is reached and written.
+ */
+#ifndef DSR_ARRIVE_H
+#define DSR_ARRIVE_H
+
+/* The client's first packet, or one that may be. */
+static __always_inline bool dsr_may_begin(const struct dsr_frame *frame)
+{
+	return frame->proto == IPPROTO_UDP || (frame->flags & (DSR_F_SYN | DSR_F_ACK)) == DSR_F_SYN;
+}
+
+static __always_inline bool dsr_same(const __be32 *one, const __be32 *other)
+{
+	return !((one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]));
+}
+
+/* The place of the service of an encapsulated packet; 0: none. */
+static __always_inline u32 dsr_target_of(const struct dsr_frame *frame, const struct dsr_settings *settings)
+{
+	struct dsr_target target = { .port = frame->destination_port, .proto = frame->proto };
+	u32 *place;
+
+	__builtin_memcpy(target.endpoint, frame->endpoint, sizeof(target.endpoint));
+	__builtin_memcpy(target.vip, frame->destination, sizeof(target.vip));
+	place = dsr_targets.lookup(&target);
+	if (!place && settings->all_ports) {
+		target.port = 0;
+		place = dsr_targets.lookup(&target);
+	}
+	return place ? *place : 0;
+}
+
+/* The place of the service that a workload's port is of; 0: none. */
+static __always_inline u32 dsr_port_of(const __be32 *workload, __be16 port, u32 proto, const struct dsr_settings *settings)
+{
+	struct dsr_port key = { .port = port, .proto = proto };
+	u32 *place;
+
+	__builtin_memcpy(key.workload, workload, sizeof(key.workload));
+	place = dsr_ports.lookup(&key);
+	if (!place && settings->all_ports) {
+		key.port = 0;
+		place = dsr_ports.lookup(&key);
+	}
+	return place ? *place : 0;
+}
+
+/* Whether a workload's port may be one of a service: the quick question. */
+static __always_inline bool dsr_is_listed(u32 proto, __be16 port, const struct dsr_settings *settings)
+{
+	u32 number = bpf_ntohs(port), *bits;
+
+	if (settings->all_ports)
+		return true;
+	bits = dsr_listed.lookup(&number);
+	return bits && *bits & (proto == IPPROTO_TCP ? 1 : 2);
+}
+
+enum dsr_heard {
+	DSR_KNOWN,	/* or known from now on */
+	DSR_STRANGE,	/* in the midst of a connection that is not known, and somebody else may know it */
+};
+
+/*
+ * A packet of a client: what its flow becomes. `new` is what it would be if it began now; its marks say whether the client calls the workload
+ * itself.
+ */
+static __always_inline enum dsr_heard dsr_hear(struct dsr_key *key, const struct dsr_frame *frame, struct dsr_flow *new)
+{
+	bool begins = dsr_may_begin(frame), opening, same;
+	struct dsr_stats *stats;
+	struct dsr_flow *flow;
+
+	flow = dsr_find(key, new->seen, &opening);
+	if (flow && !(flow->marks & DSR_HELD)) {
+		same = !((flow->marks ^ new->marks) & DSR_IS_DIRECT) && flow->vip_port == new->vip_port && dsr_same(flow->vip, new->vip);
+		if (same && !(begins && (flow->state == DSR_FIN || flow->state == DSR_CLOSED))) {
+			dsr_note(flow, frame->proto, frame->flags, true, new->seen);
+			if (flow->place != new->place) {
+				flow->place = new->place;
+				flow->id = new->id;
+			}
+			if (opening && flow->marks & DSR_ANSWERED && !(begins && frame->proto == IPPROTO_TCP))
+				dsr_promote(key, flow);
+			return DSR_KNOWN;
+		}
+		if (!begins) {
+			stats = dsr_stats_of(new->place);
+			if (stats)
+				stats->conflicts++;
+			if ((flow->marks | new->marks) & DSR_IS_DIRECT)
+				return DSR_KNOWN;
+		}
+	} else if (!flow && !begins && frame->hops) {
+		return DSR_STRANGE;
+	}
+	new->state = frame->proto == IPPROTO_UDP ? DSR_UDP : begins ? DSR_SYN : DSR_ESTABLISHED;
+	dsr_begin(key, new);
+	return DSR_KNOWN;
+}
+
+/* A packet that was addressed to a workload itself. */
+static __always_inline void dsr_arrive_direct(const struct dsr_frame *frame, const struct dsr_settings *settings)
+{
+	struct dsr_flow new = { .marks = DSR_IS_DIRECT };
+	struct dsr_service *service;
+	struct dsr_key key = {};
+
+	if (frame->malformed || !dsr_has_ports(frame))
+		return;
+	new.place = dsr_port_of(frame->destination, frame->destination_port, frame->proto, settings);
+	service = dsr_service_of(new.place);
+	if (!new.place || !service)
+		return;
+	new.id = service->id;
+	new.seen = dsr_now();
+	__builtin_memcpy(key.workload, frame->destination, sizeof(key.workload));
+	__builtin_memcpy(key.client, frame->source, sizeof(key.client));
+	key.port = frame->destination_port;
+	key.client_port = frame->source_port;
+	key.proto = frame->proto;
+	dsr_hear(&key, frame, &new);
+}
+
+/* A packet for a service: to the workload with it. */
+static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr_frame *frame, const struct dsr_settings *settings, u32 place,
+					   struct dsr_service *service)
+{
+	struct dsr_change change = { .source = frame->source, .destination = service->workload };
+	struct dsr_flow new = { .place = place, .id = service->id, .around = frame->around, .vip_port = frame->destination_port };
+	const __be32 *hairpin = frame->ip6 ? settings->hairpin6 : settings->hairpin4;
+	struct dsr_stats *stats;
+	struct dsr_key key = {};
+
+	if (!dsr_ecn(frame, &change.tos))
+		return drop(CONGESTED);
+	if (dsr_same(frame->source, service->workload) && hairpin[3]) {
+		change.source = hairpin;
+		new.marks = DSR_HAIRPIN;
+	}
+	change.port = service->backend_port ? service->backend_port : frame->destination_port;
+	new.seen = dsr_now();
+	__builtin_memcpy(new.vip, frame->destination, sizeof(new.vip));
+	__builtin_memcpy(key.workload, service->workload, sizeof(key.workload));
+	__builtin_memcpy(key.client, change.source, sizeof(key.client));
+	key.port = change.port;
+	key.client_port = frame->source_port;
+	key.proto = frame->proto;
+	if (dsr_hear(&key, frame, &new) == DSR_STRANGE)
+		return dsr_forward(ctx, nic, frame);
+	stats = dsr_stats_of(place);
+	if (stats) {
+		stats->in_packets++;
+		stats->in_bytes += frame->length;
+	}
+	return dsr_undress(ctx, nic, frame, &change) ? next(DELIVERED) : drop(NO_ROOM);
+}
+
+/* A packet for one of our endpoints that another one is in. */
+static __always_inline verdict dsr_arrive_wrapped(void *ctx, bool nic, struct packet *packet, struct dsr_frame *frame,
+						  const struct dsr_settings *settings)
+{
+	struct dsr_prefix source = { .bits = 128 };
+	struct dsr_service *service;
+	u32 place;
+
+	if (frame->fragment)
+		return drop(OUTER_FRAGMENT);
+	__builtin_memcpy(source.address, frame->source, sizeof(source.address));
+	__builtin_memcpy(frame->endpoint, frame->destination, sizeof(frame->endpoint));
+	if (!dsr_accept.lookup(&source))
+		return drop(STRANGE_SOURCE);
+	if (!dsr_read_outer(ctx, nic, frame))
+		return drop(BAD_OUTER);
+	if (!dsr_read_inner(ctx, nic, packet, frame) || !dsr_is_whole(frame))
+		return drop(BAD_INNER);
+	if (!dsr_has_ports(frame))
+		return drop(frame->proto == IPPROTO_IPIP || frame->proto == IPPROTO_IPV6 ? BAD_INNER : NO_SERVICE);
+	place = dsr_target_of(frame, settings);
+	service = dsr_service_of(place);
+	if (!place || !service)
+		return drop(dsr_wraps(frame->proto, frame->destination_port, settings) ? BAD_INNER : NO_SERVICE);
+	return dsr_deliver(ctx, nic, frame, settings, place, service);
+}
+
+/* Whether there is more to find out about a packet. */
+static __always_inline bool dsr_may_concern(const struct packet *packet, const struct dsr_settings *settings)
+{
+	if (packet->tcp)
+		return dsr_is_listed(IPPROTO_TCP, packet->tcp->dest, settings);
+	if (packet->udp)
+		return dsr_wraps(IPPROTO_UDP, packet->udp->dest, settings) || dsr_is_listed(IPPROTO_UDP, packet->udp->dest, settings);
+	return dsr_wraps(packet->l4_proto, 0, settings);
+}
+
+static __always_inline verdict dsr_arrive(void *ctx, bool nic, struct packet *packet)
+{
+	struct dsr_frame *frame = dsr_frame_at_hand();
+	struct dsr_settings *settings;
+	u32 zero = 0;
+
+	settings = dsr_settings.lookup(&zero);
+	if (!frame || !settings || !dsr_may_concern(packet, settings) || !dsr_read(packet, frame))
+		return next(NO_REASON);
+	if (dsr_wraps(frame->proto, frame->destination_port, settings) && dsr_endpoints.lookup((struct dsr_address *)frame->destination))
+		return dsr_arrive_wrapped(ctx, nic, packet, frame, settings);
+	dsr_arrive_direct(frame, settings);
+	return next(NO_REASON);
+}
+
+#endif
