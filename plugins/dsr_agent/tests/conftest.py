@@ -7,11 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from xdpchain import Delete
+from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.testing import LoadChain, LoadedChain
+from xdpchain.testing.chain import Document, Functions
 from xdpchain_dsr_agent import DsrAgent
 
 LoadAgent = Callable[..., LoadedChain]
 BALANCERS = ["10.0.13.0/24", "fc00:2307::/32"]
+
+
+def _loads(load_chain: LoadChain) -> LoadAgent:
+    def load(side: str, *services: Mapping[str, Any], **keys: Any) -> LoadedChain:
+        table = {"accept_from": BALANCERS, **keys, "service": list(services)}
+        document = {"interface": {"eth0": {"chain": ["dsr_agent"], "side": side}}, "function": {"dsr_agent": table}}
+        return load_chain(document, functions=[DsrAgent()])
+
+    return load
 
 
 @pytest.fixture
@@ -21,10 +33,24 @@ def agent(load_chain: LoadChain) -> LoadAgent:
 
     On the network's side packets arrive by `send(p)` and leave by `send(p, egress=True)`; on a workload's it is the other way round.
     """
+    return _loads(load_chain)
 
-    def load(side: str, *services: Mapping[str, Any], **keys: Any) -> LoadedChain:
-        table = {"accept_from": BALANCERS, **keys, "service": list(services)}
-        document = {"interface": {"eth0": {"chain": ["dsr_agent"], "side": side}}, "function": {"dsr_agent": table}}
-        return load_chain(document, functions=[DsrAgent()])
 
-    return load
+@pytest.fixture(scope="module")
+def agent_for_all(compiler: Compiler) -> LoadAgent:
+    """As `agent`, for all tests of a module: the verifier takes its time. `forget` its flows in between."""
+
+    def load_chain(document: Document, interface: str = "eth0", functions: Functions | None = None) -> LoadedChain:
+        return LoadedChain(document, interface, functions, compiler)
+
+    return _loads(load_chain)
+
+
+def forget(chain: LoadedChain) -> None:
+    """Let an agent forget all flows, datagrams and numbers."""
+    maps = chain.maps["dsr_agent"]
+    for name in ("dsr_flows", "dsr_opening", "dsr_rests"):
+        for key in [key for key, _ in maps[name].items()]:
+            maps[name].delete(key)
+    for place in [place for place, service in maps["dsr_services"].items() if service["id"]]:
+        chain.carry_out("dsr_agent", [Delete("dsr_stats", place)])

@@ -14,6 +14,11 @@
 #include "undress.h"
 #include "chance.h"
 #include "arrive.h"
+#include "translate.h"
+#include "mss.h"
+#include "hairpin.h"
+#include "onward.h"
+#include "leave.h"
 
 static __always_inline verdict dsr_arrive_nic(struct xdp_md *ctx, struct packet *packet)
 {
@@ -22,7 +27,7 @@ static __always_inline verdict dsr_arrive_nic(struct xdp_md *ctx, struct packet 
 
 static __always_inline verdict dsr_leave_nic(struct __sk_buff *ctx, struct packet *packet)
 {
-	return next(NO_REASON);
+	return dsr_leave(ctx, packet, false);
 }
 
 static __always_inline verdict dsr_arrive_port(struct __sk_buff *ctx, struct packet *packet)
@@ -32,5 +37,5 @@ static __always_inline verdict dsr_arrive_port(struct __sk_buff *ctx, struct pac
 
 static __always_inline verdict dsr_leave_port(struct __sk_buff *ctx, struct packet *packet)
 {
-	return next(NO_REASON);
+	return dsr_leave(ctx, packet, true);
 }

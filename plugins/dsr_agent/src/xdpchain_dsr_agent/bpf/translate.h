@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * translate.h: other addresses and another source port for a packet that leaves.
+ *
+ * What comes from a workload may be many segments in one, and its transport checksum may be whole, absent, only that of the pseudo header (a device
+ * does the rest), or follow from a sum of the whole packet that the kernel has. A program cannot see which; bpf_l4_csum_replace does. The IPv4
+ * header's own checksum is always whole.
+ */
+#ifndef DSR_TRANSLATE_H
+#define DSR_TRANSLATE_H
+
+/* What a packet gets that leaves; what stays is here, too. */
+struct dsr_become {
+	__be32 source[4];
+	__be32 destination[4];
+	__be16 source_port;
+	u16 hops;		/* by how many hops it has less to live */
+};
+
+static __always_inline u32 dsr_transport_at(const struct dsr_frame *frame)
+{
+	return frame->link + frame->header;
+}
+
+static __always_inline u32 dsr_check_at(const struct dsr_frame *frame)
+{
+	u32 inside = frame->proto == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check) : __builtin_offsetof(struct udphdr, check);
+
+	return dsr_transport_at(frame) + inside;
+}
+
+/* The bytes of the IP header and the transport header: each segment of many in one will have them. */
+static __always_inline u32 dsr_headers(struct __sk_buff *ctx, const struct dsr_frame *frame)
+{
+	struct tcphdr *tcp;
+
+	if (frame->proto != IPPROTO_TCP)
+		return frame->header + sizeof(struct udphdr);
+	tcp = dsr_at(ctx, false, dsr_transport_at(frame), sizeof(*tcp));
+	return frame->header + (tcp ? tcp->doff * 4 : sizeof(*tcp));
+}
+
+/* How many packets the frame becomes on the wire. Where a guest has made the segments, gso_segs does not say. */
+static __always_inline u32 dsr_segments(struct __sk_buff *ctx, const struct dsr_frame *frame)
+{
+	u32 segment = ctx->gso_size;
+
+	return segment ? (ctx->len - frame->link - dsr_headers(ctx, frame) + segment - 1) / segment : 1;
+}
+
+/* Corrects the transport checksum. `pseudo` is BPF_F_PSEUDO_HDR for what is not in the segment itself: addresses, but not ports. */
+static __always_inline bool dsr_correct(struct __sk_buff *ctx, const struct dsr_frame *frame, u64 difference, u64 pseudo)
+{
+	u64 none = frame->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+
+	return !bpf_l4_csum_replace(ctx, dsr_check_at(frame), 0, dsr_fold(difference), pseudo | none);
+}
+
+/*
+ * The addresses in the IP header and, in IPv6, what the kernel must hear where it has a sum of the whole packet: in the header of IPv4 the checksum
+ * makes up for every change; in IPv6 it is the transport checksum that makes up for the addresses, which bpf_l4_csum_replace does not know, and
+ * nothing does for the hop limit.
+ */
+static __always_inline bool dsr_write_header(struct __sk_buff *ctx, const struct dsr_frame *frame, const struct dsr_become *become, u64 difference)
+{
+	if (frame->ip6) {
+		struct ipv6hdr *ip;
+
+		bpf_csum_update(ctx, dsr_fold(difference + dsr_difference2(bpf_htons(become->hops), 0)));
+		ip = dsr_at(ctx, false, frame->link, sizeof(*ip));
+		if (!ip)
+			return false;
+		__builtin_memcpy(&ip->saddr, become->source, sizeof(ip->saddr));
+		__builtin_memcpy(&ip->daddr, become->destination, sizeof(ip->daddr));
+		ip->hop_limit -= become->hops;
+	} else {
+		struct iphdr *ip = dsr_at(ctx, false, frame->link, sizeof(*ip));
+		u16 *ttl, old;
+
+		if (!ip)
+			return false;
+		ttl = (u16 *)&ip->ttl;
+		old = *ttl;
+		ip->saddr = become->source[3];
+		ip->daddr = become->destination[3];
+		ip->ttl -= become->hops;
+		ip->check = dsr_changed(ip->check, difference + dsr_difference2(old, *ttl));
+	}
+	return true;
+}
+
+/* Translates a packet that has a TCP or UDP header. False where that cannot be; the packet must not go on then, half of it may be done. */
+static __always_inline bool dsr_translate(struct __sk_buff *ctx, const struct dsr_frame *frame, const struct dsr_become *become)
+{
+	u64 difference = dsr_difference(frame->source, become->source) + dsr_difference(frame->destination, become->destination);
+	__be16 *port;
+
+	if (!dsr_correct(ctx, frame, difference, BPF_F_PSEUDO_HDR))
+		return false;
+	if (frame->source_port != become->source_port) {
+		if (!dsr_correct(ctx, frame, dsr_difference2(frame->source_port, become->source_port), 0))
+			return false;
+		port = dsr_at(ctx, false, dsr_transport_at(frame), sizeof(*port));
+		if (!port)
+			return false;
+		*port = become->source_port;
+	}
+	return dsr_write_header(ctx, frame, become, difference);
+}
+
+#endif
