@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The demo: a node between a client and a web server, then a load balancer before its backends, told in steps with real connections.
+The demo: a node between a client and a web server, then a load balancer before its backends, then workloads that know of neither, told in steps
+with real connections.
 
-`./run demo` ends by itself in under a minute and leaves nothing behind; `./run demo --keep` leaves the lab up; `./run demo --stop` takes
+`./run demo` ends by itself in about a minute and leaves nothing behind; `./run demo --keep` leaves the lab up; `./run demo --stop` takes
 such a lab away. It ends with 1 when a step does not show what it should.
 """
 
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from lab.demo_dsr import direct_return
 from lab.demo_elb import balance
 from lab.network import PORT, REPOSITORY, Lab, Seen, stop_kept
 from lab.node import BIN
@@ -59,9 +61,9 @@ def main() -> int:
     began = time.monotonic()
     story = Story()
     with Lab(NODE_FILE) as lab:
-        for tell in (set_up, limit, extend, survive, trace, balance):
+        for tell in (set_up, limit, extend, survive, trace, balance, direct_return):
             tell(story, lab)
-        story.step("7. To look further")
+        story.step("8. To look further")
         lab.keep = choice.keep
         look_further(story, lab)
     print(f"\n{'All of it held' if not story.broken else f'{story.broken} claims did not hold'}; {time.monotonic() - began:.0f} s.")
@@ -160,7 +162,8 @@ def look_further(story: Story, lab: Lab) -> None:
     if not lab.keep:
         story.say("./run demo --keep    leaves this lab up and says how to work in it")
         story.say(
-            "docs/operating.md    sets up a node; docs/writing-a-function.md writes a function; docs/elb.md is about the load balancer"
+            "docs/operating.md    sets up a node; docs/writing-a-function.md writes a function; docs/elb.md and docs/dsr_agent.md are"
+            " about the load balancer and its workloads"
         )
         return
     file = lab.folder / "environment"

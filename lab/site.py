@@ -121,7 +121,7 @@ class Site:
             self._route(vip, self.balancer)
         for guest in (self.vm, self.box):
             guest.make_port(self.hv1)
-            self._route_to(guest)
+            self.route_to(guest)
 
     def end(self, namespace: Namespace) -> End:
         """The end of a namespace's cable to the router."""
@@ -201,9 +201,12 @@ class Site:
     def start(self) -> None:
         """Start all nodes, and plug the workloads in when their agents are there."""
         self.configure()
-        for one in self.nodes.values():
+        first, *others = (self.nodes[one.name] for one in (self.hv1, self.hv2, self.host))
+        self.balancer_node.spawn()
+        first.start()  # it compiles for the others
+        for one in others:
             one.spawn()
-        for one in self.nodes.values():
+        for one in (*others, self.balancer_node):
             one.wait_until_ready()
         for guest in (self.vm, self.box):
             self._await_agent(guest)
@@ -252,7 +255,7 @@ class Site:
         guest.make_port(target)
         self._await_agent(guest, left=source)
         guest.plug()
-        self._route_to(guest)
+        self.route_to(guest)
         self.put_services(source)
 
     def _await_agent(self, guest: Guest, left: Namespace | None = None) -> None:
@@ -269,9 +272,18 @@ class Site:
         return len([place for place in places if place["interface"] == interface]) == 2
 
     def _node(self, namespace: Namespace, label: str) -> Node:
-        return Node(namespace, self._folder / label, self._bpffs / label, self._cache, "")
+        return Node(namespace, self._folder / label, self._bpffs / f"site-{label}", self._cache, "")
 
     # The network.
+
+    @staticmethod
+    def prepare(namespace: Namespace) -> Namespace:
+        """Make a namespace fit for the site."""
+        return _settings(namespace)
+
+    def join(self, namespace: Namespace, label: str) -> End:
+        """Join another namespace with the router; its end of the cable."""
+        return self._uplink(namespace, label)[1]
 
     def _uplink(self, namespace: Namespace, label: str) -> tuple[End, End]:
         router, end = self.router.connect(namespace, "uplink" if label == "client" else label, "eth0")
@@ -285,7 +297,8 @@ class Site:
         end = self.end(namespace)
         _ip(self.router, "route", "replace", target, "via", end.ipv6 if ":" in target else end.ipv4)
 
-    def _route_to(self, guest: Guest) -> None:
+    def route_to(self, guest: Guest) -> None:
+        """Have the router send what is for a workload to where it is."""
         assert guest.at is not None
         for address in (guest.ipv4, guest.ipv6):
             self._route(address, guest.at)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from lab.capture import Capture
 from lab.site import OWN_PORT, WEB, Site
 from lab.site_client import Client
 from tests.dsr.test_traffic import FAMILIES, WORKLOADS
-from tests.dsr.witness import Capture, echoes
+from tests.dsr.witness import echoes
 
 PORTS = 200
 MANY = 5000
@@ -20,7 +21,7 @@ def test_direct_traffic_is_untouched(site: Site, client: Client, number: int, fa
     workload = site.workloads[number]
     address = workload.address(family)
 
-    with Capture(site, site.client, [site.vip(workload, family)]) as answers:
+    with Capture(site.router_end(site.client), [site.vip(workload, family)]) as answers:
         assert echoes(site.client, address)
         assert {"ok": 50} == client.run("short", address, port=OWN_PORT, number=50).counts
         assert {"ok": 1} == client.run("transfer", address, port=OWN_PORT, up=1_000_000, down=1_000_000).counts

@@ -11,10 +11,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from lab.capture import largest_frame
 from lab.site import OWN_PORT, Site
 from lab.site_client import Client
 from tests.dsr.test_traffic import FAMILIES
-from tests.dsr.witness import Checksums, largest_frame
+from tests.dsr.witness import Checksums
 from tests.helpers.node import until
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from lab.balance_driver import Driver
+from lab.capture import Capture
 from lab.site import DNS, SHARED, WEB, Site
 from lab.site_client import Client
-from tests.dsr.witness import Capture
 
 NUMBER = 300
 BIG = 10_000_000
@@ -45,7 +45,7 @@ def test_requests_go_through_the_balancer_and_answers_do_not(site: Site, client:
     vip = site.vip(site.vm, family)
     there, back, answers = site.bytes_to(site.balancer), site.bytes_from(site.balancer), site.bytes_from(site.hv1)
 
-    with Capture(site, site.balancer, [vip]) as at_the_balancer, Capture(site, site.hv1, [vip]) as at_the_hypervisor:
+    with Capture(site.router_end(site.balancer), [vip]) as at_the_balancer, Capture(site.router_end(site.hv1), [vip]) as at_the_hypervisor:
         assert {"ok": 1} == client.run("transfer", vip, port=WEB, down=BIG).counts
         assert 0 == at_the_balancer.seen()
         assert 0 < at_the_hypervisor.seen()
