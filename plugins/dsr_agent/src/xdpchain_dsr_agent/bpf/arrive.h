@@ -8,57 +8,14 @@
 #ifndef DSR_ARRIVE_H
 #define DSR_ARRIVE_H
 
+#include "service.h"
+#include "fragment.h"
+#include "icmp.h"
+
 /* The client's first packet, or one that may be. */
 static __always_inline bool dsr_may_begin(const struct dsr_frame *frame)
 {
 	return frame->proto == IPPROTO_UDP || (frame->flags & (DSR_F_SYN | DSR_F_ACK)) == DSR_F_SYN;
-}
-
-static __always_inline bool dsr_same(const __be32 *one, const __be32 *other)
-{
-	return !((one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]));
-}
-
-/* The place of the service of an encapsulated packet; 0: none. */
-static __always_inline u32 dsr_target_of(const struct dsr_frame *frame, const struct dsr_settings *settings)
-{
-	struct dsr_target target = { .port = frame->destination_port, .proto = frame->proto };
-	u32 *place;
-
-	__builtin_memcpy(target.endpoint, frame->endpoint, sizeof(target.endpoint));
-	__builtin_memcpy(target.vip, frame->destination, sizeof(target.vip));
-	place = dsr_targets.lookup(&target);
-	if (!place && settings->all_ports) {
-		target.port = 0;
-		place = dsr_targets.lookup(&target);
-	}
-	return place ? *place : 0;
-}
-
-/* The place of the service that a workload's port is of; 0: none. */
-static __always_inline u32 dsr_port_of(const __be32 *workload, __be16 port, u32 proto, const struct dsr_settings *settings)
-{
-	struct dsr_port key = { .port = port, .proto = proto };
-	u32 *place;
-
-	__builtin_memcpy(key.workload, workload, sizeof(key.workload));
-	place = dsr_ports.lookup(&key);
-	if (!place && settings->all_ports) {
-		key.port = 0;
-		place = dsr_ports.lookup(&key);
-	}
-	return place ? *place : 0;
-}
-
-/* Whether a workload's port may be one of a service: the quick question. */
-static __always_inline bool dsr_is_listed(u32 proto, __be16 port, const struct dsr_settings *settings)
-{
-	u32 number = bpf_ntohs(port), *bits;
-
-	if (settings->all_ports)
-		return true;
-	bits = dsr_listed.lookup(&number);
-	return bits && *bits & (proto == IPPROTO_TCP ? 1 : 2);
 }
 
 enum dsr_heard {
@@ -127,6 +84,16 @@ static __always_inline void dsr_arrive_direct(const struct dsr_frame *frame, con
 	dsr_hear(&key, frame, &new);
 }
 
+static __always_inline void dsr_count_arriving(const struct dsr_frame *frame, u32 place)
+{
+	struct dsr_stats *stats = dsr_stats_of(place);
+
+	if (!stats)
+		return;
+	stats->in_packets++;
+	stats->in_bytes += frame->length;
+}
+
 /* A packet for a service: to the workload with it. */
 static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr_frame *frame, const struct dsr_settings *settings, u32 place,
 					   struct dsr_service *service)
@@ -134,7 +101,6 @@ static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr
 	struct dsr_change change = { .source = frame->source, .destination = service->workload };
 	struct dsr_flow new = { .place = place, .id = service->id, .around = frame->around, .vip_port = frame->destination_port };
 	const __be32 *hairpin = frame->ip6 ? settings->hairpin6 : settings->hairpin4;
-	struct dsr_stats *stats;
 	struct dsr_key key = {};
 
 	if (!dsr_ecn(frame, &change.tos))
@@ -153,11 +119,41 @@ static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr
 	key.proto = frame->proto;
 	if (dsr_hear(&key, frame, &new) == DSR_STRANGE)
 		return dsr_forward(ctx, nic, frame);
-	stats = dsr_stats_of(place);
-	if (stats) {
-		stats->in_packets++;
-		stats->in_bytes += frame->length;
+	dsr_count_arriving(frame, place);
+	if (frame->fragment)
+		dsr_remember_rest(frame, change.source, change.destination, place, new.seen);
+	return dsr_undress(ctx, nic, frame, &change) ? next(DELIVERED) : drop(NO_ROOM);
+}
+
+/* A packet without ports of its own: a later fragment, or an ICMP error about what the workload has sent. */
+static __always_inline verdict dsr_deliver_portless(void *ctx, bool nic, const struct dsr_frame *frame, const struct dsr_settings *settings)
+{
+	struct dsr_change change = { .source = frame->source };
+	struct dsr_service *service;
+	struct dsr_rest *rest;
+	u32 place, reason;
+
+	if (!dsr_ecn(frame, &change.tos))
+		return drop(CONGESTED);
+	if (frame->fragment == FRAGMENT_LATER) {
+		rest = dsr_rest_of(frame, dsr_now());
+		if (!rest)
+			return drop(EARLY_FRAGMENT);
+		change.source = rest->source;
+		change.destination = rest->destination;
+		place = rest->place;
+	} else if (frame->icmp) {
+		reason = dsr_arrive_icmp(ctx, nic, frame, settings, &place);
+		if (reason != DELIVERED)
+			return drop(reason);
+		service = dsr_service_of(place);
+		if (!service)
+			return drop(NO_SERVICE);
+		change.destination = service->workload;
+	} else {
+		return drop(frame->proto == IPPROTO_IPIP || frame->proto == IPPROTO_IPV6 ? BAD_INNER : NO_SERVICE);
 	}
+	dsr_count_arriving(frame, place);
 	return dsr_undress(ctx, nic, frame, &change) ? next(DELIVERED) : drop(NO_ROOM);
 }
 
@@ -180,8 +176,8 @@ static __always_inline verdict dsr_arrive_wrapped(void *ctx, bool nic, struct pa
 	if (!dsr_read_inner(ctx, nic, packet, frame) || !dsr_is_whole(frame))
 		return drop(BAD_INNER);
 	if (!dsr_has_ports(frame))
-		return drop(frame->proto == IPPROTO_IPIP || frame->proto == IPPROTO_IPV6 ? BAD_INNER : NO_SERVICE);
-	place = dsr_target_of(frame, settings);
+		return dsr_deliver_portless(ctx, nic, frame, settings);
+	place = dsr_target_of(frame, frame->destination, frame->destination_port, frame->proto, settings);
 	service = dsr_service_of(place);
 	if (!place || !service)
 		return drop(dsr_wraps(frame->proto, frame->destination_port, settings) ? BAD_INNER : NO_SERVICE);

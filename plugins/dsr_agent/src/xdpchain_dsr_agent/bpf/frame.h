@@ -56,6 +56,11 @@ static __always_inline bool dsr_is_mapped(const __be32 *address)
 	return !(address[0] | address[1] | (address[2] ^ DSR_MAPPED));
 }
 
+static __always_inline bool dsr_same(const __be32 *one, const __be32 *other)
+{
+	return !((one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]));
+}
+
 static __always_inline u32 dsr_flags_of(const struct tcphdr *tcp)
 {
 	return ((const u8 *)tcp)[13];
