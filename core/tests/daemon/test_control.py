@@ -17,7 +17,7 @@ import pytest
 from xdpchain.cli.client import NotRunningError, call
 from xdpchain.daemon import control
 from xdpchain.daemon.control import MAX_CLIENTS, Control
-from xdpchain.daemon.wire import REQUEST_BYTES
+from xdpchain.daemon.wire import MAX_DATA, REQUEST_BYTES
 from xdpchain.errors import ConfigError, DaemonError, ExitCode, Problem, VerifierError
 
 
@@ -50,7 +50,11 @@ async def large() -> Mapping[str, Any]:
     return {"text": "x" * 20_000_000}
 
 
-METHODS = {one.__name__: one for one in (status, show, slow, faulty, refuse, verify, large)}
+async def put(key: str, data: bytes) -> Mapping[str, Any]:
+    return {"key": key, "size": len(data), "end": data[-3:].decode()}
+
+
+METHODS = {one.__name__: one for one in (status, show, slow, faulty, refuse, verify, large, put)}
 
 
 def serve(path: Path, client: Callable[[], Awaitable[Any]]) -> Any:
@@ -114,6 +118,7 @@ def test_a_method_is_called_with_its_arguments(path: Path) -> None:
         (b'{"do": "show", "instance": "a", "loud": 1}\n', "no arguments of 'show'"),
         (b'{"do": "show", "instance": "a", "color": 1}\n', "no arguments of 'show'"),
         (b'{"do": "status", "self": 1}\n', "no arguments of 'status'"),
+        (b'{"do": "put", "key": "a", "data": "text"}\n', "no arguments of 'put'"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_answered_with_what_is_wrong(path: Path, line: bytes, says: str) -> None:
@@ -121,6 +126,38 @@ def test_a_request_that_makes_no_sense_is_answered_with_what_is_wrong(path: Path
 
     assert says in error["message"]
     assert error["exit_code"] == ExitCode.DAEMON
+
+
+def test_bytes_may_follow_a_request(path: Path) -> None:
+    async def both() -> tuple[Any, Any]:
+        with_line = b'{"do": "put", "key": "a", "bytes": 5}\nab\ncd'
+        return await ask(path, with_line), await ask(path, b'{"do": "put", "key": "a", "bytes": 0}\n')
+
+    assert ({"ok": {"key": "a", "size": 5, "end": "\ncd"}}, {"ok": {"key": "a", "size": 0, "end": ""}}) == serve(path, both)
+
+
+def test_megabytes_may_follow_a_request(path: Path) -> None:
+    answer = serve(path, lambda: asyncio.to_thread(call, "put", socket=path, key="a", data=b"x" * 5_000_000 + b"end"))
+
+    assert answer == {"key": "a", "size": 5_000_003, "end": "end"}
+
+
+@pytest.mark.parametrize("size", [b"-1", b"true", b'"5"', b"1.5", str(MAX_DATA + 1).encode(), b"[]"])
+def test_a_number_of_bytes_that_makes_no_sense_is_answered(path: Path, size: bytes) -> None:
+    error = serve(path, lambda: ask(path, b'{"do": "put", "key": "a", "bytes": ' + size + b"}\nhello\n"))["error"]
+
+    assert "no arguments of 'put'" in error["message"]
+
+
+def test_data_for_a_method_that_takes_none_is_answered_however_much_it_is(path: Path) -> None:
+    async def client() -> str:
+        try:
+            await asyncio.to_thread(call, "status", socket=path, data=b"x\n" * 2_000_000)
+        except DaemonError as error:
+            return error.message
+        return ""
+
+    assert "no arguments of 'status'" in serve(path, client)
 
 
 def test_an_endless_request_ends_its_connection_and_nothing_else(path: Path) -> None:

@@ -23,6 +23,7 @@ COMMANDS = (
     "new",
     "plan",
     "plugins",
+    "put",
     "reload",
     "rollback",
     "schema",

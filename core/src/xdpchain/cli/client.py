@@ -21,14 +21,17 @@ class NotRunningError(DaemonError):
     """Raised when no daemon listens at the socket."""
 
 
-def call(do: str, *, socket: Path | None = None, timeout_s: float = ANSWER_S, **arguments: Any) -> dict[str, Any]:
+def call(
+    do: str, *, socket: Path | None = None, timeout_s: float = ANSWER_S, data: bytes | None = None, **arguments: Any
+) -> dict[str, Any]:
     """
     Ask the daemon to do something.
 
     Args:
-        do: the method: status, show, ask, plan, apply, reload, rollback, metrics, unload.
+        do: the method: status, show, ask, plan, apply, put, reload, rollback, metrics, unload.
         socket: the daemon's socket; None: the usual one, or that of XDPCHAIN_SOCKET.
         timeout_s: how long to wait for the answer.
+        data: bytes that go with the request, for a method that takes some.
         arguments: the method's; None values are left out.
 
     Raises:
@@ -37,12 +40,14 @@ def call(do: str, *, socket: Path | None = None, timeout_s: float = ANSWER_S, **
     """
     path = Paths.choose(socket=socket).socket
     request = {"do": do, **{name: value for name, value in arguments.items() if value is not None}}
+    if data is not None:
+        request["bytes"] = len(data)
     try:
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as daemon:
             daemon.settimeout(CONNECT_S)
             daemon.connect(str(path))
             daemon.settimeout(timeout_s)
-            daemon.sendall(encode(request))
+            daemon.sendall(encode(request) + (data or b""))
             with daemon.makefile("rb") as answers:
                 line = answers.readline()
     except (FileNotFoundError, ConnectionRefusedError) as error:

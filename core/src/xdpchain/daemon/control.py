@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xdpchain.daemon import log as events
-from xdpchain.daemon.wire import REQUEST_BYTES, encode, error_data
+from xdpchain.daemon.wire import MAX_DATA, REQUEST_BYTES, encode, error_data
 from xdpchain.errors import DaemonError, XdpchainError
 
 IDLE_S = 30.0
@@ -103,16 +103,28 @@ class Control:
                 refusal = DaemonError(f"user {uid} may not control this node", hint="run it as root")
                 await self._send(writer, {"error": error_data(refusal)})
                 return
-            await self._send(writer, await self._answer(line))
+            try:
+                method, arguments, size = self._parse(line)
+            except DaemonError as error:
+                await self._send(writer, {"error": error_data(error)})
+                if b'"bytes"' not in line:
+                    continue
+                async with asyncio.timeout(IDLE_S):
+                    while await reader.read(REQUEST_BYTES):
+                        pass  # data of nobody: the client reads its answer when it has sent them
+                return
+            if size is not None:
+                async with asyncio.timeout(IDLE_S):
+                    arguments["data"] = await reader.readexactly(size)
+            await self._send(writer, await self._answer(method, arguments))
 
     async def _send(self, writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
         writer.write(encode(answer))
         async with asyncio.timeout(WRITE_S):
             await writer.drain()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, method: Method, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            method, arguments = self._parse(line)
             return {"ok": await method(**arguments)}
         except XdpchainError as error:
             return {"error": error_data(error)}
@@ -120,25 +132,41 @@ class Control:
             self._log.exception("internal_error", during="a request")
             return {"error": error_data(error)}
 
-    def _parse(self, line: bytes) -> tuple[Method, dict[str, Any]]:
+    def _parse(self, line: bytes) -> tuple[Method, dict[str, Any], int | None]:
+        """The method, its arguments, and how many bytes of data follow the line; None: its method takes none."""
         hint = 'a request is one line such as {"do": "status"}'
         try:
             request = json.loads(line)
             word = request.pop("do")
             method = self._methods[word]
+            size = request.pop("bytes", None)
         except (ValueError, RecursionError, AttributeError, TypeError) as error:
             raise DaemonError("the request is not a JSON object", hint=hint) from error
         except KeyError as error:
             raise DaemonError(f"the request asks for no method of {sorted(self._methods)}", hint=hint) from error
         with contextlib.suppress(TypeError):
-            bound = inspect.signature(method).bind(**request)
-            if all(_fits(method, name, value) for name, value in bound.arguments.items()):
-                return method, request
+            # what is to come has its place; JSON has no bytes, so nobody else can take it
+            whole = request if size is None else {**request, "data": b""}
+            bound = inspect.signature(method).bind(**whole)
+            if _is_size(size) and all(_fits(method, name, value) for name, value in bound.arguments.items()):
+                return method, request, size
         raise DaemonError(f"these are no arguments of {word!r}: {', '.join(request)}", hint=f"{word}{inspect.signature(method)}")
+
+
+def _is_size(size: Any) -> bool:
+    return size is None or (isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= MAX_DATA)
 
 
 def _fits(method: Method, name: str, value: Any) -> bool:
     """Whether an argument has the type of its annotation: one of those below."""
     wanted = str(inspect.signature(method).parameters[name].annotation)
-    kinds = {"str": str, "int": int, "float": int | float, "bool": bool, "str | None": str | None, "Mapping[str, Any]": dict}
+    kinds = {
+        "str": str,
+        "int": int,
+        "float": int | float,
+        "bool": bool,
+        "bytes": bytes,
+        "str | None": str | None,
+        "Mapping[str, Any]": dict,
+    }
     return isinstance(value, kinds[wanted]) and isinstance(value, bool) == (wanted == "bool")

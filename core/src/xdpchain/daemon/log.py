@@ -28,6 +28,7 @@ EVENTS: Mapping[str, str] = {
     "last_good_used": "the node's file has errors at start: the last good configuration runs instead of it",
     "rolled_back": "the configuration before the current one was applied; the node's file differs from it",
     "rollback_kept": "started with the configuration that a rollback chose, not with the node's file",
+    "text_put": "a client put another text into a file that a key names, and it was applied",
     "state_unusable": "the saved configurations cannot be read or written; a rollback is not possible until that is mended",
     "interface_failed": "interfaces changed, and the chains could not follow; tried again at the next change",
     "interface_blocked": "a chain cannot be attached to its interface, most often because a foreign XDP program is there; the other chains run",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xdpchain.daemon.notify import Notifier
     from xdpchain.daemon.service import Service
 
-METHODS = ("apply", "ask", "metrics", "plan", "reload", "rollback", "show", "status", "unload")
+METHODS = ("apply", "ask", "metrics", "plan", "put", "reload", "rollback", "show", "status", "unload")
 """what clients may ask of `Service`"""
 
 _UNIT = Path(__file__).parents[1] / "packaging" / "xdpchaind.service"

@@ -7,6 +7,7 @@ Synchronous and meant for one thread, which the service gives it; `status` may b
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ import attrs
 
 from xdpchain.chain.engine import Engine, unload
 from xdpchain.chain.model import Interface, Plan
-from xdpchain.config import NodeConfig, load
+from xdpchain.config import NodeConfig, TextFile, load
+from xdpchain.config.option import keys_of
 from xdpchain.daemon import log as events
+from xdpchain.daemon.exchange import Exchange
 from xdpchain.daemon.failures import Failures
 from xdpchain.daemon.found import Found
 from xdpchain.daemon.hops import ANSWER_S, HopFollower
@@ -25,7 +28,7 @@ from xdpchain.daemon.store import Record, Store, Texts, read_texts, then, with_t
 from xdpchain.daemon.sweeping import sweep
 from xdpchain.daemon.upkeep import keep_up
 from xdpchain.daemon.wire import error_data, error_from
-from xdpchain.errors import ConfigError, KernelError, PluginError, Problem, XdpchainError
+from xdpchain.errors import ConfigError, DaemonError, KernelError, PluginError, Problem, XdpchainError
 from xdpchain.plugins import Plugins
 from xdpchain.routes import News
 
@@ -151,6 +154,40 @@ class Node:
         """
         return self._apply_file(file, blocked_ok=blocked_ok, routes_ok=False)
 
+    def put(self, instance: str, key: str, data: bytes, *, blocked_ok: bool) -> Plan:
+        """
+        Put another text into the file that a key of a running instance names, and make it run, all or nothing.
+
+        Raises:
+            XdpchainError: what runs is what ran before, and the file, too.
+        """
+        named = self._named(instance, key)
+        file, origin = Path(self.running.source), self.running.origin
+        exchange = Exchange.of(file, ("function", instance, key), named.file, named.path, data, self.running.texts or {})
+        plan = self._apply(
+            file, origin, lambda texts: then(self._record, texts, str(file)), blocked_ok=blocked_ok, routes_ok=False, exchange=exchange
+        )
+        self._log.info("text_put", instance=instance, key=key, file=str(named.file), bytes=len(data))
+        return plan
+
+    def _named(self, instance: str, key: str) -> TextFile:
+        """The file that a key of what runs names."""
+        instances = self.config.instances if self.config else {}
+        if instance not in instances:
+            known = ", ".join(sorted(instances))
+            raise DaemonError(f"no instance is called {instance!r}", hint=f"running are: {known}" if known else "nothing runs")
+        if self.running.origin not in {"file", "other file"}:
+            message = f"is not what runs ({self.running.origin}): a text put now would be lost with it"
+            raise ConfigError((Problem((), message, "run `xdpchain apply` first", str(self.file)),))
+        config = instances[instance].config
+        texts = {one.name: value for one in keys_of(type(config)) if isinstance(value := getattr(config, one.name), TextFile)}
+        if key not in texts:
+            hint = (
+                f"keys that do: {', '.join(texts)}" if texts else "write the path of a file there, and apply it, before a text can be put"
+            )
+            raise ConfigError((Problem(("function", instance, key), "names no file", hint, self.running.source),))
+        return texts[key]
+
     def rollback(self) -> Plan:
         """
         Make the configuration before the current one run.
@@ -220,9 +257,9 @@ class Node:
         self._log.warning("unloaded", removed=gone)
         return gone
 
-    def _load(self, file: Path) -> tuple[NodeConfig, Texts]:
-        """A configuration and the very text that it was made of."""
-        kept = self._store.kept(file)
+    def _load(self, file: Path, kept: Mapping[str, str] | None = None) -> tuple[NodeConfig, Texts]:
+        """A configuration and the very text that it was made of; `kept` are texts to take in place of those that its keys name."""
+        kept = self._store.kept(file) if kept is None else kept
         for _ in range(_READ_TRIES):
             texts = read_texts(file)
             try:
@@ -253,17 +290,31 @@ class Node:
         origin = "file" if file == self.file else "other file"
         return self._apply(file, origin, lambda texts: then(self._record, texts, str(file)), blocked_ok=blocked_ok, routes_ok=routes_ok)
 
-    def _apply(self, file: Path, origin: str, record: Callable[[Texts], Record] | None, *, blocked_ok: bool, routes_ok: bool) -> Plan:
-        """Load and apply. `record` says what to remember about the files then; None: it is what is remembered already."""
+    def _apply(
+        self,
+        file: Path,
+        origin: str,
+        record: Callable[[Texts], Record] | None,
+        *,
+        blocked_ok: bool,
+        routes_ok: bool,
+        exchange: Exchange | None = None,
+    ) -> Plan:
+        """
+        Load and apply.
+
+        `record` says what to remember about the files then; None: it is what is remembered already. `exchange` is of a text file on this occasion.
+        """
         try:
-            config, texts = self._load(file)
+            config, texts = self._load(file, exchange.kept if exchange else None)
             found, problems = self._look_ahead(file, config, routes_ok=routes_ok)
         except XdpchainError as error:
             self.applies.refused += 1
             self._refuse("config_refused", file, error)
             raise
         try:
-            plan = self._carry_out(config, found, blocked_ok=blocked_ok)
+            with exchange or contextlib.nullcontext():
+                plan = self._carry_out(config, found, blocked_ok=blocked_ok)
         except XdpchainError as error:
             self.applies.failed += 1
             self._refuse("apply_failed", file, error)

@@ -108,6 +108,12 @@ class Service:
         await self._settle()
         return plan.as_data()
 
+    async def put(self, instance: str, key: str, data: bytes, *, blocked_ok: bool = False) -> dict[str, Any]:
+        """Put a text into the file that a key of a running instance names, and apply it."""
+        plan: Plan = await self._change(lambda: self._node.put(instance, key, data, blocked_ok=blocked_ok))
+        await self._settle()
+        return plan.as_data()
+
     async def plan(self, config: str | None = None) -> dict[str, Any]:
         """What an apply would do."""
         plan: Plan = await self._change(lambda: self._node.plan(_path(config)))

@@ -51,7 +51,23 @@ def read_texts(path: Path, like: Iterable[str] = ()) -> Texts:
 
 def with_text_files(texts: Texts, config: NodeConfig) -> Texts:
     """The texts of a configuration that was loaded from them."""
-    return {**texts, **{f"{_TEXT}{file.path}": file.text.encode() for file in config.texts}}
+    return {**texts, **{text_name(file.path): file.text.encode() for file in config.texts}}
+
+
+def text_name(path: str) -> str:
+    """What a text file is called in `Texts`, by its path as written."""
+    return f"{_TEXT}{path}"
+
+
+def kept_of(texts: Texts) -> dict[str, str]:
+    """The texts of the text files, by their paths as written."""
+    return {name.removeprefix(_TEXT): text.decode() for name, text in texts.items() if name.startswith(_TEXT)}
+
+
+def differing(path: Path, texts: Texts) -> list[str]:
+    """The names of the files of the configuration at `path` that are not what they were."""
+    now = read_texts(path, texts)
+    return sorted(name for name in {*now, *texts} if now.get(name) != texts.get(name))
 
 
 @attrs.frozen
@@ -128,7 +144,7 @@ class Store:
 
     def _texts(self, node: Path) -> Texts:
         kept = self.kept(node) or {}
-        return {**read_texts(node), **{f"{_TEXT}{path}": text.encode() for path, text in kept.items()}}
+        return {**read_texts(node), **{text_name(path): text.encode() for path, text in kept.items()}}
 
     def write(self, record: Record) -> None:
         """
@@ -161,7 +177,7 @@ class Store:
 def _write_texts(directory: Path, texts: Texts) -> None:
     for path in (directory, directory / "conf.d"):
         path.mkdir(mode=0o700)
-    kept = {name.removeprefix(_TEXT): text.decode() for name, text in texts.items() if name.startswith(_TEXT)}
+    kept = kept_of(texts)
     if kept:
         _write(directory / _TEXTS, json.dumps(kept).encode())
     for name, text in texts.items():

@@ -2,7 +2,8 @@
 """
 The control protocol: one JSON object in a line each way over a Unix stream socket.
 
-A request is `{"do": METHOD, ...arguments}`, an answer `{"ok": RESULT}` or `{"error": {...}}`. Errors travel with all their fields, so that the
+A request is `{"do": METHOD, ...arguments}`, an answer `{"ok": RESULT}` or `{"error": {...}}`. `"bytes": N` in a request says that N bytes follow
+its line: the method's argument `data`. Errors travel with all their fields, so that the
 client can treat them as if they had been raised there.
 """
 
@@ -16,7 +17,9 @@ from xdpchain import errors
 from xdpchain.errors import ConfigError, ExitCode, Problem, XdpchainError
 
 REQUEST_BYTES = 64 * 1024
-"""the longest request; answers may be longer"""
+"""the longest request without what follows it; answers may be longer"""
+MAX_DATA = 64 << 20
+"""bytes that may follow a request: those of the largest file that is read"""
 
 _EXTRA = ("plugin", "errno")
 
