@@ -246,17 +246,21 @@ static __always_inline struct dsr_flow *dsr_quoted_flow(const struct dsr_quote *
  */
 static __always_inline u32 dsr_leave_icmp(struct __sk_buff *ctx, const struct dsr_frame *frame, __be32 *source, __be32 *destination, u32 *place)
 {
+	struct dsr_service *service;
 	struct dsr_quoted new;
 	struct dsr_quote quote;
 	struct dsr_flow *flow;
 	u8 type;
 
-	if (frame->fragment || !dsr_load(ctx, false, dsr_icmp_at(frame), &type, sizeof(type)) || !dsr_is_error(frame->ip6, type))
+	if (!frame->icmp || frame->fragment || !dsr_load(ctx, false, dsr_icmp_at(frame), &type, sizeof(type)) || !dsr_is_error(frame->ip6, type))
 		return NO_REASON;
 	if (!dsr_read_quote(ctx, false, frame, &quote))
 		return NO_REASON;
 	flow = dsr_quoted_flow(&quote);
 	if (!flow || flow->marks & (DSR_IS_DIRECT | DSR_HELD))
+		return NO_REASON;
+	service = dsr_service_of(flow->place);
+	if (!service || service->id != flow->id)
 		return NO_REASON;
 	*place = flow->place;
 	if (dsr_same(frame->source, quote.destination))

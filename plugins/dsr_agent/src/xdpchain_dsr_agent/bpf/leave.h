@@ -23,6 +23,12 @@ static __always_inline bool dsr_is_spoofed(const struct packet *packet, const st
 	return dsr_accept.lookup(&source);
 }
 
+/* Whether a packet belongs to another one: to the first fragment of its datagram, or to what it quotes. */
+static __always_inline bool dsr_may_belong(const struct packet *packet)
+{
+	return packet->fragment || packet->icmp || packet->icmp6;
+}
+
 /* Whether a packet comes from a port that a service may have: most packets on a busy network do not, and are asked no more. */
 static __always_inline bool dsr_may_answer(const struct packet *packet, const struct dsr_settings *settings)
 {
@@ -114,11 +120,51 @@ static __always_inline verdict dsr_answer(struct __sk_buff *ctx, const struct ds
 	if (frame->flags & DSR_F_SYN)
 		dsr_clamp(ctx, frame, dsr_overhead(flow->around, settings->forms));
 	dsr_count_leaving(ctx, frame, flow->place, guessed);
+	if (frame->fragment)
+		dsr_remember_rest(frame, become.source, become.destination, flow->place, flow->seen);
 	if (!dsr_translate(ctx, frame, &become))
 		return drop(NO_ROOM);
 	if (hairpin)
 		return dsr_turn_round(ctx, port);
 	return port && way == DSR_ONWARD ? dsr_go_onward(&fib, reason) : next(reason);
+}
+
+/* A packet without ports of its own: a later fragment, or an ICMP error about what a client has sent. */
+static __always_inline verdict dsr_leave_portless(struct __sk_buff *ctx, const struct dsr_frame *frame, const struct dsr_settings *settings, bool port)
+{
+	u32 way = DSR_BY_STACK, place = 0, reason;
+	struct dsr_become become = {};
+	struct bpf_fib_lookup fib;
+	struct dsr_rest *rest;
+	u64 difference;
+
+	__builtin_memcpy(become.source, frame->source, sizeof(become.source));
+	__builtin_memcpy(become.destination, frame->destination, sizeof(become.destination));
+	if (frame->fragment == FRAGMENT_LATER) {
+		rest = dsr_rest_of(frame, dsr_now());
+		if (!rest)
+			return next(NO_REASON);
+		place = rest->place;
+		if (!place)
+			return drop(HELD);
+		__builtin_memcpy(become.source, rest->source, sizeof(become.source));
+		__builtin_memcpy(become.destination, rest->destination, sizeof(become.destination));
+	} else {
+		reason = dsr_leave_icmp(ctx, frame, become.source, become.destination, &place);
+		if (reason != ANSWERED)
+			return reason == NO_REASON ? next(NO_REASON) : drop(reason);
+	}
+	difference = dsr_difference(frame->source, become.source) + dsr_difference(frame->destination, become.destination);
+	dsr_count_leaving(ctx, frame, place, false);
+	if (!dsr_same(become.destination, frame->destination))
+		return dsr_write_header(ctx, frame, &become, difference) ? dsr_turn_round(ctx, port) : drop(NO_ROOM);
+	/* where the stack refuses it, it tells nobody: there is no error about an error, or about a later fragment */
+	if (port && !settings->to_stack)
+		way = dsr_way_of(ctx, frame, &become, &fib);
+	become.hops = way == DSR_ONWARD;
+	if (!dsr_write_header(ctx, frame, &become, difference))
+		return drop(NO_ROOM);
+	return way == DSR_ONWARD ? dsr_go_onward(&fib, ANSWERED) : next(ANSWERED);
 }
 
 /* A packet that comes from a port that some workload's service has. */
@@ -146,6 +192,8 @@ static __always_inline verdict dsr_leave_service(struct __sk_buff *ctx, const st
 		case DSR_LEAVES:
 			return next(NO_REASON);
 		case DSR_WAITS:
+			if (frame->fragment)
+				dsr_remember_rest(frame, frame->source, frame->destination, 0, now);
 			return drop(HELD);
 		}
 		guessed = true;
@@ -171,11 +219,15 @@ static __always_inline verdict dsr_leave(struct __sk_buff *ctx, const struct pac
 		return next(NO_REASON);
 	if (port && dsr_is_spoofed(packet, settings))
 		return drop(SPOOFED);
-	if (!dsr_may_answer(packet, settings) || !dsr_read(packet, frame))
+	if ((!dsr_may_answer(packet, settings) && !dsr_may_belong(packet)) || !dsr_read(packet, frame))
 		return next(NO_REASON);
 	/* the kernel's own segments may be too long for the header to say */
 	if (!ctx->gso_size && !dsr_is_whole(frame))
 		return next(NO_REASON);
+	if (!dsr_has_ports(frame))
+		return dsr_leave_portless(ctx, frame, settings, port);
+	if (frame->fragment)
+		dsr_forget_rest(frame);
 	return dsr_leave_service(ctx, frame, settings, port);
 }
 
