@@ -19,7 +19,7 @@ BALANCERS = ["10.0.13.0/24", "fc00:2307::/32"]
 
 def _loads(load_chain: LoadChain) -> LoadAgent:
     def load(side: str, *services: Mapping[str, Any], **keys: Any) -> LoadedChain:
-        table = {"accept_from": BALANCERS, **keys, "service": list(services)}
+        table = {"accept_from": BALANCERS, "flow_table": 1024, **keys, "service": list(services)}
         document = {"interface": {"eth0": {"chain": ["dsr_agent"], "side": side}}, "function": {"dsr_agent": table}}
         return load_chain(document, functions=[DsrAgent()])
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt
@@ -19,6 +20,7 @@ from plugins.dsr_agent.tests.packets import (
     FROM_VIP,
     FROM_WORKLOAD,
     LINKS,
+    OUTERS,
     PORT,
     SERVICES,
     TO_VIP,
@@ -173,3 +175,23 @@ def test_what_leaves_is_counted_and_the_state_follows(chain: LoadedChain) -> Non
     leave(chain, ETHER / FROM_WORKLOAD[4] / TCP(sport=WORKLOAD_PORT, dport=CLIENT_PORT, flags="R"))
 
     assert only_flow(chain)["state"] == "closed"
+
+
+@pytest.mark.parametrize("outer", OUTERS, ids=str)
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_workload_does_not_speak_for_a_load_balancer(agent_for_all: LoadAgent, family: int, outer: Outer) -> None:
+    chain = agent_for_all("workload", *SERVICES)
+    forged = leave(chain, ETHER / outer.around(TO_VIP[family] / SYN))
+    own = attrs.evolve(outer, source=FROM_WORKLOAD[outer.family].src)
+    frame = bytes(ETHER / own.around(TO_VIP[family] / SYN))
+    result = leave(chain, frame)
+
+    assert (forged.verdict, forged.reason) == (Verdict.DROP, "spoofed")
+    assert (result.verdict, result.reason) == (Verdict.NEXT, "")
+    assert frame == result.frame
+
+
+def test_a_host_may_be_a_load_balancer_itself(agent: LoadAgent) -> None:
+    chain = agent("network", *SERVICES)
+
+    assert leave(chain, ETHER / Outer().around(TO_VIP[4] / SYN)).verdict is Verdict.NEXT

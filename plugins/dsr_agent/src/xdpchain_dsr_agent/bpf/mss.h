@@ -30,11 +30,11 @@ static __always_inline u32 dsr_overhead(u32 around, u32 forms)
 {
 	if (!around)
 		return forms & DSR_GUE ? DSR_AROUND_GUE6 : DSR_AROUND_IP6;
-	if (around <= DSR_AROUND_IP4 || around == DSR_AROUND_IP6)
-		return around;
-	if (around < DSR_AROUND_IP6)
+	if (around > DSR_AROUND_IP4 && around < DSR_AROUND_GUE4)
 		return DSR_AROUND_GUE4;
-	return around < DSR_AROUND_GUE6 ? DSR_AROUND_GUE6 : around;
+	if (around >= DSR_AROUND_IP6 + sizeof(struct udphdr) && around < DSR_AROUND_GUE6)
+		return DSR_AROUND_GUE6;
+	return around;
 }
 
 /* Where the value of the MSS option is, counted from the first option; 0: there is none. */
