@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import pytest
@@ -25,7 +24,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Result, Verdict
 
-from plugins.dsr_agent.tests.conftest import LoadAgent
+from plugins.dsr_agent.tests.conftest import LoadAgent, forget
 from plugins.dsr_agent.tests.packets import (
     CLIENT4,
     CLIENT6,
@@ -70,6 +69,25 @@ TRANSPORTS = {
 }
 
 
+@pytest.fixture(scope="module", params=SIDES)
+def side(request: pytest.FixtureRequest) -> str:
+    """What is at the other end of the agent's interface."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(agent_for_all: LoadAgent, side: str) -> LoadedChain:
+    """An agent with a service of each family and protocol."""
+    return agent_for_all(side, *SERVICES)
+
+
+@pytest.fixture
+def chain(loaded: LoadedChain) -> LoadedChain:
+    """The same, knowing nothing."""
+    forget(loaded)
+    return loaded
+
+
 def arrive(chain: LoadedChain, side: str, frame: Packet | bytes) -> Result:
     """From the network towards the workload."""
     return chain.send(frame, egress=side == "workload")
@@ -110,11 +128,9 @@ def counted(chain: LoadedChain, reason: str) -> int:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("side", SIDES)
-def test_an_error_reaches_the_workload_as_if_it_quoted_what_the_workload_has_sent(agent: LoadAgent, side: str, family: int) -> None:
-    chain = agent(side, *SERVICES)
+def test_an_error_reaches_the_workload_as_if_it_quoted_what_the_workload_has_sent(chain: LoadedChain, side: str, family: int) -> None:
     vip, workload = {4: (VIP4, WORKLOAD4), 6: (VIP6, WORKLOAD6)}[family]
-    sent = 0
+    sent, before = 0, counted(chain, "delivered")
     for number, (transport, error) in enumerate((t, e) for t in TRANSPORTS.values() for e in ERRORS[family]):
         outer, link = OUTERS[number % len(OUTERS)], LINKS[number % len(LINKS)]
         seen = bytes(packet(FROM_VIP[family], transport, PORT, CLIENT_PORT))
@@ -125,14 +141,12 @@ def test_an_error_reaches_the_workload_as_if_it_quoted_what_the_workload_has_sen
             sent += 1
 
             assert expected == result.packet, (outer, transport, error, cut)
-            assert counted(chain, "delivered") == sent
+            assert counted(chain, "delivered") == before + sent
             assert_valid(result.packet)
 
 
 @pytest.mark.parametrize("outer", OUTERS, ids=str)
-@pytest.mark.parametrize("side", SIDES)
-def test_an_error_is_taken_out_of_every_encapsulation(agent: LoadAgent, side: str, outer: Outer) -> None:
-    chain = agent(side, *SERVICES)
+def test_an_error_is_taken_out_of_every_encapsulation(chain: LoadedChain, side: str, outer: Outer) -> None:
     for family, (vip, workload) in {4: (VIP4, WORKLOAD4), 6: (VIP6, WORKLOAD6)}.items():
         seen = packet(FROM_VIP[family], UDP(), PORT, CLIENT_PORT)
         had = packet(FROM_WORKLOAD[family], UDP(), WORKLOAD_PORT, CLIENT_PORT)
@@ -150,22 +164,16 @@ UNUSUAL6 = {
     "hop by hop": lambda ip: ip / IPv6ExtHdrHopByHop(),
     "first fragment, IPv6": lambda ip: ip / IPv6ExtHdrFragment(m=1, id=9),
     "four extension headers": lambda ip: (
-        ip
-        / IPv6ExtHdrHopByHop()
-        / IPv6ExtHdrDestOpt()
-        / IPv6ExtHdrRouting(addresses=["2001:db8::3"], segleft=0)
-        / IPv6ExtHdrFragment(id=9)
+        ip / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting(addresses=["2001:db8::3"], segleft=0) / IPv6ExtHdrFragment(id=9)
     ),
 }
 
 
 @pytest.mark.parametrize("name", [*UNUSUAL, *UNUSUAL6])
-@pytest.mark.parametrize("side", SIDES)
-def test_an_unusual_quote_is_understood(agent: LoadAgent, side: str, name: str) -> None:
+def test_an_unusual_quote_is_understood(chain: LoadedChain, side: str, name: str) -> None:
     family = 4 if name in UNUSUAL else 6
     vip, workload = {4: (VIP4, WORKLOAD4), 6: (VIP6, WORKLOAD6)}[family]
     make = {**UNUSUAL, **UNUSUAL6}[name]
-    chain = agent(side, *SERVICES)
     for transport in TRANSPORTS.values():
         seen = packet(make(FROM_VIP[family]), transport, PORT, CLIENT_PORT)
         had = packet(make(FROM_WORKLOAD[family]), transport, WORKLOAD_PORT, CLIENT_PORT)
@@ -175,9 +183,7 @@ def test_an_unusual_quote_is_understood(agent: LoadAgent, side: str, name: str) 
         assert_valid(result.packet)
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_a_quoted_datagram_without_a_checksum_still_has_none(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_a_quoted_datagram_without_a_checksum_still_has_none(chain: LoadedChain, side: str) -> None:
     seen = packet(FROM_VIP[4], UDP(chksum=0), PORT, CLIENT_PORT)
     had = packet(FROM_WORKLOAD[4], UDP(chksum=0), WORKLOAD_PORT, CLIENT_PORT)
     result = arrive(chain, side, ETHER / Outer().around(to(ROUTER[4], VIP4) / TOO_BIG[4] / seen))
@@ -185,9 +191,7 @@ def test_a_quoted_datagram_without_a_checksum_still_has_none(agent: LoadAgent, s
     assert bytes(ETHER / to(ROUTER[4], WORKLOAD4) / TOO_BIG[4] / had) == result.packet
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_half_a_quoted_checksum_stays(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_half_a_quoted_checksum_stays(chain: LoadedChain, side: str) -> None:
     seen = bytes(packet(FROM_VIP[4], TRANSPORTS["TCP"], PORT, CLIENT_PORT))[:37]
     had = bytes(packet(FROM_WORKLOAD[4], TRANSPORTS["TCP"], WORKLOAD_PORT, CLIENT_PORT))[:36] + seen[36:]
     result = arrive(chain, side, ETHER / Outer().around(to(ROUTER[4], VIP4) / TOO_BIG[4] / Raw(seen)))
@@ -196,9 +200,7 @@ def test_half_a_quoted_checksum_stays(agent: LoadAgent, side: str) -> None:
     assert_valid(result.packet)
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_what_is_behind_an_error_is_not_taken_for_its_quote(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_what_is_behind_an_error_is_not_taken_for_its_quote(chain: LoadedChain, side: str) -> None:
     seen = bytes(packet(FROM_VIP[4], TRANSPORTS["TCP"], PORT, CLIENT_PORT))[:28]
     had = bytes(packet(FROM_WORKLOAD[4], TRANSPORTS["TCP"], WORKLOAD_PORT, CLIENT_PORT))[:28]
     padding = bytes(range(1, 41))
@@ -207,10 +209,8 @@ def test_what_is_behind_an_error_is_not_taken_for_its_quote(agent: LoadAgent, si
     assert bytes(ETHER / to(ROUTER[4], WORKLOAD4) / TOO_BIG[4] / Raw(had)) + padding == result.packet
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_what_a_router_says_behind_its_quote_stays(agent: LoadAgent, side: str) -> None:
+def test_what_a_router_says_behind_its_quote_stays(chain: LoadedChain, side: str) -> None:
     """RFC 4884 and RFC 4950: the quote is padded to 128 bytes, then come extensions with a checksum of their own."""
-    chain = agent(side, *SERVICES)
     extension = bytes.fromhex("2000 dfe5 0008 0101 0001 8d01".replace(" ", ""))
     for family, (vip, workload) in {4: (VIP4, WORKLOAD4), 6: (VIP6, WORKLOAD6)}.items():
         error = {4: ICMP(type=11, length=32), 6: ICMPv6TimeExceeded(length=16)}[family]
@@ -221,11 +221,12 @@ def test_what_a_router_says_behind_its_quote_stays(agent: LoadAgent, side: str) 
         assert bytes(ETHER / to(ROUTER[family], workload) / error / Raw(had)) == result.packet
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_a_damaged_error_stays_damaged(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_a_damaged_error_stays_damaged(chain: LoadedChain, side: str) -> None:
     for family, (vip, workload) in {4: (VIP4, WORKLOAD4), 6: (VIP6, WORKLOAD6)}.items():
-        seen, had = FROM_VIP[family] / UDP(sport=PORT, dport=CLIENT_PORT), FROM_WORKLOAD[family] / UDP(sport=WORKLOAD_PORT, dport=CLIENT_PORT)
+        seen, had = (
+            FROM_VIP[family] / UDP(sport=PORT, dport=CLIENT_PORT),
+            FROM_WORKLOAD[family] / UDP(sport=WORKLOAD_PORT, dport=CLIENT_PORT),
+        )
         right = bytes(to(ROUTER[family], vip) / TOO_BIG[family] / seen)
         at = IP_BYTES[family] + 2
         wrong = bytearray(right)
@@ -238,7 +239,6 @@ def test_a_damaged_error_stays_damaged(agent: LoadAgent, side: str) -> None:
         assert bytes(expected[14 + at + 2 :]) == result.packet[14 + at + 2 :]
 
 
-@pytest.mark.parametrize("side", SIDES)
 def test_a_service_of_all_ports_keeps_the_quoted_one(agent: LoadAgent, side: str) -> None:
     chain = agent(side, {"vip": VIP4, "port": 0, "workload": WORKLOAD4})
     seen, had = packet(FROM_VIP[4], TCP(), 8080, CLIENT_PORT), packet(FROM_WORKLOAD[4], TCP(), 8080, CLIENT_PORT)
@@ -284,23 +284,17 @@ OF_NO_SERVICE = {
 }
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_an_error_that_quotes_nothing_of_its_addressee_is_dropped(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_an_error_that_quotes_nothing_of_its_addressee_is_dropped(chain: LoadedChain, side: str) -> None:
     for what, error in UNMATCHED.items():
         assert (what, (Verdict.DROP, "icmp_unmatched")) == (what, outcome(arrive(chain, side, ETHER / Outer().around(error))))
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_other_messages_to_a_vip_are_of_no_service(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_other_messages_to_a_vip_are_of_no_service(chain: LoadedChain, side: str) -> None:
     for what, message in OF_NO_SERVICE.items():
         assert (what, (Verdict.DROP, "no_service")) == (what, outcome(arrive(chain, side, ETHER / Outer().around(message))))
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_a_message_that_is_cut_short_is_dropped(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_a_message_that_is_cut_short_is_dropped(chain: LoadedChain, side: str) -> None:
     for ip in (AT4 / Raw(bytes(TOO_BIG[4])[:7]), IPv6(src="2001:db8:e::1", dst=VIP6, nh=58) / Raw(bytes(7))):
         if isinstance(ip, IP):
             ip.proto = 1
@@ -308,9 +302,7 @@ def test_a_message_that_is_cut_short_is_dropped(agent: LoadAgent, side: str) -> 
         assert (Verdict.DROP, "bad_inner") == outcome(arrive(chain, side, ETHER / Outer().around(ip)))
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_errors_that_are_not_encapsulated_pass(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_errors_that_are_not_encapsulated_pass(chain: LoadedChain, side: str) -> None:
     for error in (
         ROUTER[4] / TOO_BIG[4] / FROM_WORKLOAD[4] / TCP(sport=WORKLOAD_PORT, dport=CLIENT_PORT),
         AT4 / TOO_BIG[4] / FROM_VIP[4] / ANSWER,
@@ -333,9 +325,8 @@ def know(chain: LoadedChain, side: str, family: int, transport: Packet, *, ip: P
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("side", SIDES)
-def test_an_error_of_the_workload_leaves_as_if_the_vip_had_sent_it(agent: LoadAgent, side: str, family: int) -> None:
-    chain = agent(side, *SERVICES)
+def test_an_error_of_the_workload_leaves_as_if_the_vip_had_sent_it(chain: LoadedChain, side: str, family: int) -> None:
+    before = counted(chain, "answered")
     for transport in TRANSPORTS.values():
         know(chain, side, family, transport)
         had = bytes(packet(TO_VIP[family], transport, CLIENT_PORT, PORT))
@@ -348,12 +339,10 @@ def test_an_error_of_the_workload_leaves_as_if_the_vip_had_sent_it(agent: LoadAg
                 assert bytes(link / FROM_VIP[family] / error / Raw(had[:cut])) == result.packet
                 assert result.verdict is Verdict.PASS
                 assert_valid(result.packet)
-    assert counted(chain, "answered") == 2 * 3 * len(ERRORS[family])
+    assert counted(chain, "answered") == before + 2 * 3 * len(ERRORS[family])
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_a_router_in_front_of_the_workload_keeps_its_address(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_a_router_in_front_of_the_workload_keeps_its_address(chain: LoadedChain, side: str) -> None:
     for family, router in {4: IP(src="10.1.0.1", dst=CLIENT4), 6: IPv6(src="fd01::1", dst=CLIENT6)}.items():
         know(chain, side, family, UDP())
         seen = packet(TO_WORKLOAD[family], UDP(), CLIENT_PORT, WORKLOAD_PORT)
@@ -362,9 +351,8 @@ def test_a_router_in_front_of_the_workload_keeps_its_address(agent: LoadAgent, s
         assert bytes(ETHER / router / TOO_BIG[family] / packet(TO_VIP[family], UDP(), CLIENT_PORT, PORT)) == result.packet
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_what_is_about_no_flow_of_a_vip_leaves_as_it_is(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, *SERVICES)
+def test_what_is_about_no_flow_of_a_vip_leaves_as_it_is(chain: LoadedChain, side: str) -> None:
+    before = counted(chain, "answered")
     know(chain, side, 4, UDP())
     know(chain, side, 6, UDP())
     arrive(chain, side, ETHER / packet(TO_WORKLOAD[4], TCP(flags="S"), CLIENT_PORT, WORKLOAD_PORT))
@@ -385,14 +373,12 @@ def test_what_is_about_no_flow_of_a_vip_leaves_as_it_is(agent: LoadAgent, side: 
         result = leave(chain, side, frame)
 
         assert (what, frame, (Verdict.PASS, "end_of_chain")) == (what, result.packet, outcome(result))
-    assert counted(chain, "answered") == 0
+    assert counted(chain, "answered") == before
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_a_workload_hears_its_own_error_about_its_own_service(agent: LoadAgent, side: str) -> None:
+def test_a_workload_hears_its_own_error_about_its_own_service(chain: LoadedChain, side: str) -> None:
     """It has called itself by the VIP, so what it has sent came back to it with the hairpin's address as the source."""
     hairpin = {4: "169.254.64.1", 6: "fd64:7372::1"}
-    chain = agent(side, *SERVICES)
     for family, (make, vip, workload) in {4: (IP, VIP4, WORKLOAD4), 6: (IPv6, VIP6, WORKLOAD6)}.items():
         know(chain, side, family, UDP(), ip=make(src=workload, dst=vip))
         seen = packet(make(src=hairpin[family], dst=workload), UDP(), CLIENT_PORT, WORKLOAD_PORT)
@@ -405,9 +391,7 @@ def test_a_workload_hears_its_own_error_about_its_own_service(agent: LoadAgent, 
         assert bytes(back / make(src=vip, dst=workload) / UNREACHABLE[family] / had) == result.packet
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_errors_count_as_packets_of_their_service(agent: LoadAgent, side: str) -> None:
-    chain = agent(side, SERVICES[1])
+def test_errors_count_as_packets_of_their_service(chain: LoadedChain, side: str) -> None:
     know(chain, side, 4, UDP())
     error = AT4 / TOO_BIG[4] / packet(FROM_VIP[4], UDP(), PORT, CLIENT_PORT)
     arrive(chain, side, ETHER / Outer().around(error))
