@@ -58,7 +58,7 @@ def _path_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default=30.0,
     show_default=True,
     show_envvar=True,
-    help="Seconds after which the compilation of a function is stopped.",
+    help="Seconds of processor time after which the compilation of a function is stopped.",
 )
 @click.option("--systemd-unit", is_flag=True, help="Print a unit file for systemd that starts this very program, and exit.")
 @click.version_option(package_name="xdpchain", message="%(version)s")

@@ -58,7 +58,7 @@ class Compiler:
 
     Args:
         cache: the directory of the artifacts, made when it is missing; None keeps nothing.
-        timeout_s: how long one unit may take.
+        timeout_s: how long one unit may take, in processor time; see `run_worker`.
         python: the interpreter that has bcc.
     """
 
