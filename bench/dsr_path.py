@@ -24,7 +24,7 @@ from xdpchain.testing.namespace import Namespace, Netns
 from bench.measure import Result
 from bench.node import bpffs, own_namespaces
 from lab.site import OWN_PORT, WEB, Site, serving
-from lab.site_traffic import QUESTION, ask
+from lab.site_traffic import QUESTION, SHORT, ask
 from lab.workload import Application, Container, Workload
 
 REACH_DOWNLOAD, REACH_SHORT = 1 / 0.9, 1 / 0.8
@@ -108,7 +108,7 @@ def _short(target: tuple[str, int]) -> None:
 
     def work() -> None:
         for _ in range(CONNECTIONS // AT_ONCE):
-            result = ask(*target, up=100, down=1000)
+            result = ask(*target, SHORT)
             if result != "ok":
                 failed.append(result)
 

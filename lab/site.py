@@ -216,11 +216,11 @@ class Site:
         """The node whose agent serves a workload."""
         return self.nodes[((workload.at if isinstance(workload, Guest) else None) or workload.namespace).name]
 
-    def plug_in(self, machine: Machine, hypervisor: Namespace) -> None:
-        """Make a tap for a machine that has none, and plug it in when the agent is there."""
-        machine.make_port(hypervisor)
-        self._await_agent(machine)
-        machine.plug()
+    def plug_in(self, guest: Guest, hypervisor: Namespace) -> None:
+        """Make a port for a guest that has none, and plug it in when the agent is there."""
+        guest.make_port(hypervisor)
+        self._await_agent(guest)
+        guest.plug()
 
     def restore(self) -> None:
         """Have all as it was at the start: daemons that were ended, workloads that were moved, backends that are drained."""

@@ -32,7 +32,7 @@ class Running:
         self._process = process
 
     def seen(self) -> Seen:
-        """What it saw, when it has ended."""
+        """What it saw, when it has ended; one that does the same again and again ends now."""
         said = json.loads(self._process.communicate(timeout=TIMEOUT_S)[0])
         return Seen(said["seen"], said.get("again", 0), said["seconds"])
 
@@ -43,12 +43,13 @@ class Client:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
-    def start(self, what: str, *addresses: str, port: int, **options: float) -> Running:
+    def start(self, what: str, *addresses: str, port: int, again: bool = False, **options: float) -> Running:
         """Begin, beside what happens next: `start("short", VIP, port=80, number=1000)`."""
         words = [word for name, value in {"port": port, **options}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        command = (sys.executable, "-m", "lab.site_traffic", what, *words, *addresses)
-        return Running(self._namespace.start(*command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True))
+        command = (sys.executable, "-m", "lab.site_traffic", what, *words, *(["--again"] if again else []), *addresses)
+        pipe = subprocess.PIPE
+        return Running(self._namespace.start(*command, cwd=REPOSITORY, stdin=pipe, stdout=pipe, start_new_session=True))
 
     def run(self, what: str, *addresses: str, port: int, **options: float) -> Seen:
         """The same, to its end."""
-        return self.start(what, *addresses, port=port, **options).seen()
+        return self.start(what, *addresses, port=port, again=False, **options).seen()

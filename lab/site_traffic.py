@@ -5,7 +5,8 @@ A server and clients for what is behind a virtual address: short connections, la
 `python -m lab.site_traffic serve PORT` answers TCP and UDP on all addresses. The clients print in JSON what they saw:
 
 - `short --port PORT --number N [--at-once W] [--seconds S] [--rate R] ADDRESS...`: connections with one question each.
-- `transfer --port PORT --up BYTES --down BYTES [--seconds S] ADDRESS`: one connection, both directions at once, made to last that long.
+- `transfer --port PORT --up BYTES --down BYTES [--seconds S] [--again] ADDRESS`: one connection, both directions at once, made to last that long;
+  with `--again` the same on the same connection until standard input ends.
 - `datagrams --port PORT --number N --up BYTES --down BYTES ADDRESS`: one datagram each way, again after a second without an answer.
 - `reuse --port PORT --direct-port PORT --number N ADDRESS DIRECT`: a source port towards one address, and then towards the other.
 
@@ -18,11 +19,13 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import random
 import resource
+import select
 import socket
 import struct
 import sys
@@ -38,7 +41,7 @@ DATAGRAM = struct.Struct("!III")
 PATIENCE_S = 20.0
 """How long a connection may stand still: TCP has sent again a few times by then."""
 AGAIN_S = 1.0
-MOST_TRIES = 10
+GIVE_UP_S = 6.0
 SHORT_UP, SHORT_DOWN = 100, 1000
 FIRST_PORT = 20_000
 _CHUNK = 1 << 18
@@ -133,15 +136,15 @@ def answer(connection: socket.socket) -> None:
     """Serve one connection. The client closes first: no port of the server waits for late segments."""
     with contextlib.suppress(OSError), connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        up, down = QUESTION.unpack(exactly(connection, QUESTION.size))
-        if down <= _INLINE:
-            seen = receive(connection, up)
-            connection.sendall(b"".join(chunks(down)) + seen)
-        else:
-            with beside(lambda: send(connection, down)):
+        while True:
+            up, down = QUESTION.unpack(exactly(connection, QUESTION.size))
+            if down <= _INLINE:
                 seen = receive(connection, up)
-            connection.sendall(seen)
-        connection.recv(1)
+                connection.sendall(b"".join(chunks(down)) + seen)
+            else:
+                with beside(functools.partial(send, connection, down)):
+                    seen = receive(connection, up)
+                connection.sendall(seen)
 
 
 def answer_datagrams(server: socket.socket) -> None:
@@ -167,8 +170,8 @@ def serve(port: int) -> None:
         threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
 
-def ask(address: str, port: int, *, up: int, down: int, source_port: int = 0, seconds: float = 0) -> str:
-    """One connection to its end: "ok", or what went wrong."""
+def ask(address: str, port: int, question: Question, *, source_port: int = 0, again: Callable[[], bool] = lambda: False) -> str:
+    """One connection to its end, with questions for as long as `again` says so: "ok", or what went wrong."""
     with socket.socket(family_of(address), socket.SOCK_STREAM) as connection:
         try:
             connection.settimeout(PATIENCE_S)
@@ -177,35 +180,44 @@ def ask(address: str, port: int, *, up: int, down: int, source_port: int = 0, se
                 connection.bind(("", source_port))
             connection.connect((address, port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            question = QUESTION.pack(up, down)
-            if up <= _INLINE:
-                send(connection, up, question)
-                seen, theirs = receive(connection, down, seconds), exactly(connection, 32)
-            else:
-                with beside(lambda: send(connection, up, question, seconds)):
-                    seen = receive(connection, down, seconds)
-                    theirs = exactly(connection, 32)
+            right = question.ask(connection)
+            while right and again():
+                right = question.ask(connection)
             connection.shutdown(socket.SHUT_WR)
             rest = connection.recv(1)
         except TimeoutError:
             return "timeout"
         except OSError as error:
             return f"{error.strerror or error}".lower()
-    return "ok" if (seen, theirs, rest) == (_digest_of(down), _digest_of(up), b"") else "wrong bytes"
+    return "ok" if right and rest == b"" else "wrong bytes"
+
+
+class Question:
+    """So many bytes there and back, which take so long."""
+
+    def __init__(self, up: int, down: int, seconds: float = 0) -> None:
+        self._up, self._down, self._seconds = up, down, seconds
+        self._expected = digest(down), digest(up)
+        self._header = QUESTION.pack(up, down)
+
+    def ask(self, connection: socket.socket) -> bool:
+        """Ask it; whether every byte was right, there and back."""
+        if self._up <= _INLINE:
+            send(connection, self._up, self._header)
+            return self._answer(connection) == self._expected
+        with beside(lambda: send(connection, self._up, self._header, self._seconds)):
+            return self._answer(connection) == self._expected
+
+    def _answer(self, connection: socket.socket) -> tuple[bytes, bytes]:
+        return receive(connection, self._down, self._seconds), exactly(connection, len(self._expected[1]))
+
+
+SHORT = Question(SHORT_UP, SHORT_DOWN)
 
 
 def family_of(address: str) -> socket.AddressFamily:
     """Of an address as text."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-_KNOWN: dict[int, bytes] = {}
-
-
-def _digest_of(length: int) -> bytes:
-    if length not in _KNOWN:
-        _KNOWN[length] = digest(length)
-    return _KNOWN[length]
 
 
 def short(choice: argparse.Namespace) -> dict[str, object]:
@@ -222,7 +234,7 @@ def short(choice: argparse.Namespace) -> dict[str, object]:
                 return
             if choice.rate:
                 time.sleep(max(0.0, began + number / choice.rate - time.monotonic()))
-            result = ask(choice.address[number % len(choice.address)], choice.port, up=SHORT_UP, down=SHORT_DOWN)
+            result = ask(choice.address[number % len(choice.address)], choice.port, SHORT)
             with lock:
                 seen[result] += 1
 
@@ -234,10 +246,16 @@ def short(choice: argparse.Namespace) -> dict[str, object]:
     return {"seen": dict(seen), "seconds": time.monotonic() - began}
 
 
+def _not_told() -> bool:
+    """Whether standard input goes on."""
+    return not select.select([sys.stdin], [], [], 0)[0]
+
+
 def transfer(choice: argparse.Namespace) -> dict[str, object]:
     """One connection with many bytes."""
     began = time.monotonic()
-    result = ask(choice.address[0], choice.port, up=choice.up, down=choice.down, seconds=choice.seconds or 0)
+    question = Question(choice.up, choice.down, choice.seconds or 0)
+    result = ask(choice.address[0], choice.port, question, again=_not_told if choice.again else lambda: False)
     return {"seen": {result: 1}, "seconds": time.monotonic() - began}
 
 
@@ -251,18 +269,17 @@ def datagrams(choice: argparse.Namespace) -> dict[str, object]:
         with socket.socket(family_of(choice.address[0]), socket.SOCK_DGRAM) as one:
             one.settimeout(AGAIN_S)
             one.connect((choice.address[0], choice.port))
-            result = "timeout"
-            for tries in range(MOST_TRIES):
-                again += tries > 0
+            result, end = "timeout", time.monotonic() + GIVE_UP_S
+            while time.monotonic() < end:
                 try:
                     one.send(DATAGRAM.pack(number, choice.down, choice.up) + up)
                     result = "ok" if one.recv(65535) == number.to_bytes(4, "big") + expected else "wrong bytes"
                     break
-                except TimeoutError:
-                    continue
-                except OSError as error:  # too large for the path: the kernel cuts the next one smaller
-                    result = f"{error.strerror or error}".lower()
+                except OSError:  # nothing came; or it was too large for the path, and the kernel makes the next one's fragments smaller
+                    again += 1
             seen[result] += 1
+        if result == "timeout":  # the others would fare no better
+            break
     return {"seen": dict(seen), "again": again, "seconds": time.monotonic() - began}
 
 
@@ -272,7 +289,7 @@ def reuse(choice: argparse.Namespace) -> dict[str, object]:
     began = time.monotonic()
     for number in range(choice.number):
         for address, port in zip(choice.address, (choice.port, choice.direct_port), strict=True):
-            seen[ask(address, port, up=SHORT_UP, down=SHORT_DOWN, source_port=FIRST_PORT + number)] += 1
+            seen[ask(address, port, SHORT, source_port=FIRST_PORT + number)] += 1
     return {"seen": dict(seen), "seconds": time.monotonic() - began}
 
 
@@ -291,6 +308,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rate", type=float, help="connections a second, all together")
+    parser.add_argument("--again", action="store_true", help="until standard input ends")
     parser.add_argument("--up", type=int, default=0)
     parser.add_argument("--down", type=int, default=0)
     choice = parser.parse_args()
