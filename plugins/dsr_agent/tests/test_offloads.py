@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Real connections through an agent in front of a container whose interface is as the kernel makes it: with segments of 64 KB and partial checksums.
+
+::
+
+    client tun0 (VIPs) -> GUE by a thread
+    client eth0 ---- eth0 node veth0 ---- eth0 workload
+
+What reaches the client has been through an interface that computes every checksum, so the client's kernel sees those that are wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+import pytest
+from xdpchain.testing import End, Namespace, Netns, Node, RunNode, Verdict
+from xdpchain_dsr_agent import DsrAgent
+
+from plugins.dsr_agent.tests.packets import GUE_PORT, PORT, VIP4, VIP6, WORKLOAD_PORT
+
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
+_SOL_UDP, _UDP_SEGMENT = 17, 103
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
+_NO_CHECK = 11
+"""SO_NO_CHECK: no checksum in UDP over IPv4"""
+SOME_MB = 6_000_000
+PATIENCE_S = 60.0
+VIPS = {4: VIP4, 6: VIP6}
+KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
+FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+
+
+@attrs.frozen
+class Way:
+    """The network, with the agent in it."""
+
+    node: Node
+    workload: Namespace
+    end: End
+    too_long: list[int]
+    """lengths of packets that did not fit when they were encapsulated"""
+
+    def address(self, family: int) -> str:
+        """Of the workload."""
+        return self.end.ipv4 if family == 4 else self.end.ipv6
+
+    def socket(self, where: Namespace, family: int, kind: socket.SocketKind) -> socket.socket:
+        """A socket in a namespace that does not wait for ever."""
+        with where.entered():
+            one = socket.socket(KINDS[family], kind)
+        one.settimeout(PATIENCE_S)
+        return one
+
+    def segments(self) -> int:
+        """How many packets have left by the agent's own count, many segments in one counted one by one."""
+        maps = self.node.maps("dsr_agent")
+        return sum(cpu["out_packets"] for _, cpus in maps["dsr_stats"].items() for cpu in cpus)
+
+    def counted(self) -> dict[tuple[Verdict, str], int]:
+        """How many frames the agent has decided on, by verdict and reason."""
+        counts = [count for place in self.node.snapshot().places for hop in place.hops for count in hop.counts]
+        return {(count.verdict, count.reason): count.packets for count in counts if count.packets}
+
+
+def wrong_checksums(namespace: Namespace) -> dict[str, int]:
+    """What its kernel has counted."""
+    lines = namespace.run("cat", "/proc/net/snmp").stdout.splitlines()
+    found: dict[str, int] = {}
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        kind, *fields = names.split()
+        found |= {f"{kind}{field}": int(value) for field, value in zip(fields, values.split()[1:], strict=True) if "CsumErrors" in field}
+    for line in namespace.run("cat", "/proc/net/snmp6").stdout.splitlines():
+        name, value = line.split()
+        if "CsumErrors" in name:
+            found[name] = int(value)
+    return {name: value for name, value in found.items() if value}
+
+
+@contextlib.contextmanager
+def balancer(client: Namespace, workload: End) -> Iterator[list[int]]:
+    """What the client sends to a VIP goes to the workload's address in GUE, variant 1; gives the lengths of what did not fit."""
+    with client.entered():
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("=16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
+        senders = {family: socket.socket(kind, socket.SOCK_DGRAM) for family, kind in KINDS.items()}
+    senders[4].setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+    senders[6].setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+    too_long: list[int] = []
+
+    def carry() -> None:
+        with contextlib.suppress(OSError):  # the interface is gone
+            while packet := os.read(tun, 65_536):
+                family = packet[0] >> 4
+                if packet[slice(16, 20) if family == 4 else slice(24, 40)] != ip_address(VIPS[family]).packed:
+                    continue  # the interface speaks for itself, too
+                try:
+                    senders[family].sendto(packet, (workload.ipv4 if family == 4 else workload.ipv6, GUE_PORT))
+                except OSError:
+                    too_long.append(len(packet))
+
+    thread = threading.Thread(target=carry)
+    try:
+        client.run("ip", "link", "set", "tun0", "up")
+        thread.start()
+        yield too_long
+    finally:
+        client.run("ip", "link", "delete", "tun0")
+        if thread.ident:
+            thread.join()
+        for one in senders.values():
+            one.close()
+        os.close(tun)
+
+
+def document(end: End | None = None, client: End | None = None, **keys: Any) -> dict[str, Any]:
+    """The node's file, without services as long as nobody is there."""
+    services = [
+        {"vip": vip, "port": PORT, "protocol": protocol, "workload": end.ipv4 if family == 4 else end.ipv6, "backend_port": WORKLOAD_PORT}
+        for family, vip in VIPS.items()
+        for protocol in ("tcp", "udp")
+        if end
+    ]
+    accept_from = [client.ipv4, client.ipv6] if client else ["10.0.0.1"]
+    table = {"accept_from": accept_from, "service": services, "flow_table": 1024, **keys}
+    return {"interface": {"veth0": {"chain": ["dsr_agent"]}}, "function": {"dsr_agent": table}}
+
+
+def setting(namespace: Namespace, name: str, value: int) -> None:
+    """Write one below /proc/sys/net."""
+    namespace.run("sh", "-c", f"echo {value} > /proc/sys/net/{name}")
+
+
+LetIn = Callable[..., contextlib.AbstractContextManager[Way]]
+
+
+@pytest.fixture
+def way(node: RunNode, netns: Netns) -> LetIn:
+    """Build the network: `with way(answers="stack") as way`."""
+
+    @contextlib.contextmanager
+    def build(**keys: Any) -> Iterator[Way]:
+        running, workload = node(document(), [DsrAgent()]), netns("workload")
+        port, end = running.namespace.connect(workload, "veth0", "eth0", checksum_offload=True)
+        client = running.client_namespace
+        for one in (running.namespace, client, workload):
+            for name in ("all", "default", "eth0"):
+                setting(one, f"ipv4/conf/{name}/rp_filter", 0)
+        setting(running.namespace, "ipv4/ip_forward", 1)
+        setting(running.namespace, "ipv6/conf/all/forwarding", 1)
+        for inside, gateway in ((workload, port), (client, running.end)):
+            inside.run("ip", "route", "add", "default", "via", gateway.ipv4)
+            inside.run("ip", "-6", "route", "add", "default", "via", gateway.ipv6)
+        running.apply(document(end, running.client, **keys))
+        with balancer(client, end) as too_long:
+            client.run("ip", "route", "add", VIP4, "dev", "tun0", "src", running.client.ipv4)
+            client.run("ip", "-6", "route", "add", VIP6, "dev", "tun0", "src", running.client.ipv6)
+            yield Way(running, workload, end, too_long)
+
+    return build
+
+
+@contextlib.contextmanager
+def beside(action: Callable[[], None]) -> Iterator[None]:
+    """Do something in a thread meanwhile; what it raises is raised at the end."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 whatever it is, the test fails with it
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    for error in errors:
+        raise error
+
+
+def receive(connection: socket.socket) -> str:
+    """The hash of all that comes until the other end closes."""
+    hashed = hashlib.sha256()
+    while data := connection.recv(1 << 18):
+        hashed.update(data)
+    return hashed.hexdigest()
+
+
+def transfer(way: Way, family: int, data: bytes) -> tuple[str, str]:
+    """Send the data to the workload, and the other way at the same time; gives the hashes of what both have got."""
+    client = way.node.client_namespace
+    hashes: dict[str, str] = {}
+    with way.socket(way.workload, family, socket.SOCK_STREAM) as listener, way.socket(client, family, socket.SOCK_STREAM) as caller:
+        listener.bind((way.address(family), WORKLOAD_PORT))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(PATIENCE_S)
+
+                def answer() -> None:
+                    connection.sendall(data)
+                    connection.shutdown(socket.SHUT_WR)
+
+                with beside(answer):
+                    hashes["up"] = receive(connection)
+
+        def call() -> None:
+            caller.sendall(data)
+            caller.shutdown(socket.SHUT_WR)
+
+        with beside(serve):
+            caller.connect((VIPS[family], PORT))
+            with beside(call):
+                hashes["down"] = receive(caller)
+    return hashes["up"], hashes["down"]
+
+
+@pytest.mark.parametrize("answers", ["direct", "stack"])
+@FAMILIES
+def test_a_transfer_both_ways_arrives_whole(way: LetIn, family: int, answers: str) -> None:
+    data = os.urandom(SOME_MB)
+    digest = hashlib.sha256(data).hexdigest()
+    with way(answers=answers) as there:
+        assert (digest, digest) == transfer(there, family, data)
+        assert {} == wrong_checksums(there.node.client_namespace)
+        assert {} == wrong_checksums(there.workload)
+        assert [] == there.too_long
+
+        counted = there.counted()
+        answered = {"direct": Verdict.REDIRECT, "stack": Verdict.NEXT}[answers]
+
+        assert counted[answered, "answered"] < there.segments(), "the workload's segments of 64 KB stay what they are"
+        assert {(answered, "answered"), (Verdict.NEXT, "delivered"), (Verdict.NEXT, "")} >= counted.keys()
+
+
+@FAMILIES
+def test_datagrams_small_and_in_segments_are_answered(way: LetIn, family: int) -> None:
+    with way() as there:
+        client, vip = there.node.client_namespace, VIPS[family]
+        with there.socket(there.workload, family, socket.SOCK_DGRAM) as server, there.socket(client, family, socket.SOCK_DGRAM) as caller:
+            server.bind((there.address(family), WORKLOAD_PORT))
+            caller.connect((vip, PORT))
+            address = caller.getsockname()
+            for length in (0, 1, 100, 1400):
+                caller.send(bytes(length))
+                got = server.recv(2000)
+                server.sendto(got + b"!", address)
+
+                assert caller.recv(2000) == bytes(length) + b"!"
+
+            server.setsockopt(_SOL_UDP, _UDP_SEGMENT, 1000)
+            server.sendto(b"".join(bytes([number]) * 1000 for number in range(20)), address)
+
+            assert [bytes([number]) * 1000 for number in range(20)] == [caller.recv(2000) for _ in range(20)]
+
+            if family == 4:
+                server.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+                server.setsockopt(socket.SOL_SOCKET, _NO_CHECK, 1)
+                server.sendto(b"unchecked", address)
+
+                assert caller.recv(2000) == b"unchecked"
+
+        assert {} == wrong_checksums(client)
+        assert there.counted()[Verdict.REDIRECT, "answered"] == 5 + (family == 4)
+        assert there.segments() == 4 + 20 + (family == 4)
