@@ -24,7 +24,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import attrs
 from xdpchain.testing.namespace import End, Namespace
 
 from lab.node import Node
@@ -52,7 +54,6 @@ rate = 100000
 max = 100000
 
 [function.elb]
-encapsulation = "{encapsulation}"
 source = ["{ipv4}", "{ipv6}"]
 vips = "vips"
 """
@@ -91,6 +92,24 @@ def at_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+@attrs.frozen
+class Choice:
+    """
+    How a site runs.
+
+    Attributes:
+        elb: more keys of the balancer.
+        crossed: whether IPv4 packets travel in IPv6 and the other way round.
+        drained: workloads that get no new flows of the shared VIPs.
+        absent: workloads that do not serve them at all.
+    """
+
+    elb: Mapping[str, Any] = attrs.field(factory=dict)
+    crossed: bool = False
+    drained: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+
 class Site:
     """
     The network and its nodes, not started yet.
@@ -115,8 +134,7 @@ class Site:
         self.workloads: Sequence[Workload] = (self.vm, self.box, self.application)
         self.nodes = {one.name: self._node(one, label) for one, label in zip(spaces[2:], labels[2:], strict=True)}
         self.balancer_node = self.nodes[self.balancer.name]
-        self.drained: frozenset[str] = frozenset()
-        self.encapsulation, self.crossed = "gue", False
+        self.choice = Choice()
         for vip in (*SHARED, "10.200.2.0/24", "2001:db8:200:2::/64"):
             self._route(vip, self.balancer)
         for guest in (self.vm, self.box):
@@ -142,9 +160,10 @@ class Site:
     # What is configured.
 
     def configure(self) -> None:
-        """Write the files of all nodes: as it is now, with the workloads where they are."""
+        """Write the files of all nodes, with the workloads where they are."""
         end = self.end(self.balancer)
-        self.balancer_node.file.write_text(_BALANCER_FILE.format(encapsulation=self.encapsulation, ipv4=end.ipv4, ipv6=end.ipv6))
+        more = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.choice.elb.items())
+        self.balancer_node.file.write_text(_BALANCER_FILE.format(ipv4=end.ipv4, ipv6=end.ipv6) + more)
         self.balancer_node.file.with_name("vips").write_text(self._vips())
         for one in (self.hv1, self.hv2, self.host):
             self.configure_agent(one)
@@ -172,9 +191,10 @@ class Site:
     def _vips(self) -> str:
         lines = []
         for number, family in ((number, family) for number in range(len(self.workloads) + 1) for family in (4, 6)):
-            backends = self.workloads[number - 1 : number] if number else self.workloads
+            shared = [one for one in self.workloads if one.name not in self.choice.absent]
+            backends = self.workloads[number - 1 : number] if number else shared
             vip = own_vip(number, family) if number else SHARED[family == 6]
-            named = [f"    {self._endpoint(one, family)}{' drain' if one.name in self.drained else ''}" for one in backends]
+            named = [f"    {self._endpoint(one, family)}{' drain' if one.name in self.choice.drained else ''}" for one in backends]
             lines += [f"vip {at_port(vip, WEB)} tcp", *named]
             if number:  # any port, and none is hashed: fragments find their way
                 lines += [f"vip {at_port(vip, 0)} udp options=no-source-port", *named]
@@ -184,7 +204,7 @@ class Site:
         lines = []
         for family in (4, 6):
             shared, own, address = SHARED[family == 6], self.vip(workload, family), workload.address(family)
-            endpoint = f" endpoint={self._endpoint(workload, family)}" if self.crossed else ""
+            endpoint = f" endpoint={self._endpoint(workload, family)}" if self.choice.crossed else ""
             lines += [
                 f"vip {at_port(shared, WEB)} tcp {at_port(address, SHARED_PORT)}{endpoint}",
                 f"vip {at_port(own, WEB)} tcp {at_port(address, OWN_PORT)}{endpoint}",
@@ -194,7 +214,7 @@ class Site:
 
     def _endpoint(self, workload: Workload, family: int) -> str:
         """Where the balancer sends packets of a family to: the workload's address of it, or of the other one."""
-        return workload.address(10 - family if self.crossed else family)
+        return workload.address(10 - family if self.choice.crossed else family)
 
     # What runs.
 
@@ -230,19 +250,19 @@ class Site:
         for guest in (self.vm, self.box):
             if guest.at is not self.hv1:
                 self.move(guest, self.hv1)
-        if self.drained or self.crossed or self.encapsulation != "gue":
-            self.drained, self.crossed, self.encapsulation = frozenset(), False, "gue"
-            self.renew()
+        if self.choice != Choice():
+            self.choose(Choice())
 
-    def renew(self) -> None:
-        """Have all nodes do as their files say, which are written first: encapsulation, crossed families, drained backends."""
+    def choose(self, choice: Choice) -> None:
+        """Have all nodes run another choice."""
+        self.choice = choice
         self.configure()
         for one in self.nodes.values():
             one.ask("apply")
 
     def drain(self, *names: str) -> None:
         """Give no new flows to these workloads, and to the others again."""
-        self.drained = frozenset(names)
+        self.choice = attrs.evolve(self.choice, drained=frozenset(names))
         self.balancer_node.put("elb", "vips", self._vips())
 
     def move(self, guest: Guest, target: Namespace) -> None:
