@@ -87,9 +87,8 @@ class Node:
         return call(word, socket=self._socket, **arguments)
 
     def put(self, instance: str, key: str, text: str) -> None:
-        """Write the file that a key of an instance names, and have it applied."""
-        self.file.with_name(key).write_text(text)
-        self.ask("apply")
+        """Have the file that a key of an instance names exchanged and applied, as a control plane does: `xdpchain put`."""
+        self.ask("put", instance=instance, key=key, data=text.encode())
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -7,7 +7,7 @@ import pytest
 
 from lab.balance_driver import Driver
 from lab.capture import Capture
-from lab.site import DNS, SHARED, WEB, Site
+from lab.site import DNS, SHARED, WEB, Choice, Site
 from lab.site_client import Client
 
 NUMBER = 300
@@ -63,8 +63,7 @@ def test_all_workloads_serve_a_shared_address(site: Site, driver: Driver) -> Non
 
 
 def test_a_packet_of_any_family_travels_in_either(site: Site, client: Client) -> None:
-    site.crossed = True
-    site.renew()
+    site.choose(Choice(crossed=True))
 
     for one in site.workloads:
         for family in (4, 6):
@@ -72,8 +71,7 @@ def test_a_packet_of_any_family_travels_in_either(site: Site, client: Client) ->
 
 
 def test_ip_in_ip_is_taken_too(site: Site, client: Client) -> None:
-    site.encapsulation = "ipip"
-    site.renew()
+    site.choose(Choice(elb={"encapsulation": "ipip"}))
 
     for one in site.workloads:
         for family in (4, 6):

@@ -52,6 +52,12 @@ def reasons(site: Site, namespace: Namespace, interface: str) -> dict[str, int]:
     return {reason: number for (name, _, _, reason), number in counts(site, namespace).items() if name == interface and reason}
 
 
+def forwarded(site: Site) -> int:
+    """Packets that agents have sent on to the alternate backend."""
+    agents = (site.hv1, site.hv2, site.host)
+    return sum(number for one in agents for (*_, reason), number in counts(site, one).items() if reason == "forwarded")
+
+
 def echoes(namespace: Namespace, address: str) -> bool:
     """Whether an address answers an echo request."""
     six = ":" in address
