@@ -223,6 +223,9 @@ class MapReader(Protocol):
 
     def items(self) -> Iterator[tuple[Any, Any]]: ...
 
+    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
+        """All elements as they are in C, thousands at a time: keys one after the other, and their values. For those who read very many."""
+
     def __len__(self) -> int: ...
 
 

@@ -46,6 +46,21 @@ def test_more_elements_than_a_batch_takes_are_written_and_read(kind: MapKind) ->
     assert [each(kind, odd(key)) for key in (8999, 0, 4096)] == one.get_many([8999, 0, 4096])
 
 
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_chunks_have_all_elements_as_they_are_in_c(kind: MapKind) -> None:
+    one = make(kind, ODD, 9000 if kind.is_array else 20_000)
+    one.put_many((key, odd(key)) for key in range(9000))
+    found, most = {}, 0
+    for keys, values in one.chunks():
+        count = len(keys) // 4
+        size = len(values) // count
+        most = max(most, count)
+        found |= {u32.unpack(keys[4 * at : 4 * at + 4]): values[size * at : size * at + ODD.size] for at in range(count)}
+
+    assert {key: ODD.pack(odd(key)) for key in range(9000)} == found
+    assert most > 1000
+
+
 @pytest.mark.parametrize("kind", HASHES)
 def test_keys_that_are_not_there_have_no_value(kind: MapKind) -> None:
     one = make(kind, u64, 10)

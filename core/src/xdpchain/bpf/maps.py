@@ -74,6 +74,15 @@ class KernelMap:
         for key, value in self.items_raw():
             yield self.schema.key.unpack(key), self._unpack(value)
 
+    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
+        """
+        All elements as they are in C, thousands at a time: keys one after the other, and their values.
+
+        Those of per-CPU maps have a value for each CPU, padded to 8 bytes each.
+        """
+        for count, keys, values in self._chunks():
+            yield bytes(memoryview(keys)[: count * self.schema.key.size]), bytes(memoryview(values)[: count * self._value_bytes])
+
     def blob(self) -> bytes:
         """
         All values of an array, as they are in C and without padding between them; of a per-CPU array each key has one for each CPU.
@@ -83,7 +92,7 @@ class KernelMap:
         """
         if not self.schema.kind.is_array:
             raise ValueError(f"map {self.schema.name} is no array")
-        data = b"".join(bytes(memoryview(values)[: count * self._value_bytes]) for count, _, values in self._chunks())
+        data = b"".join(values for _, values in self.chunks())
         if not self.schema.kind.per_cpu or self._stride == self.schema.value.size:
             return data
         return b"".join(data[at : at + self.schema.value.size] for at in range(0, len(data), self._stride))
@@ -237,9 +246,8 @@ class KernelMap:
 
     def items_raw(self) -> Iterator[tuple[bytes, bytes]]:
         key_bytes, value_bytes = self.schema.key.size, self._value_bytes
-        for count, keys, values in self._chunks():
-            key_data, value_data = bytes(memoryview(keys)[: count * key_bytes]), bytes(memoryview(values)[: count * value_bytes])
-            for at in range(count):
+        for key_data, value_data in self.chunks():
+            for at in range(len(key_data) // key_bytes):
                 yield key_data[at * key_bytes : (at + 1) * key_bytes], value_data[at * value_bytes : (at + 1) * value_bytes]
 
     def _chunks(self) -> Iterator[libbpf.Chunk]:
