@@ -4,17 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xdpchain import KernelFunction, hookimpl
 
 from xdpchain_dsr_agent.config import DsrAgentConfig, Service
 from xdpchain_dsr_agent.function import DsrAgent
 
-__all__ = ["DsrAgent", "DsrAgentConfig", "Service", "xdpchain_functions"]
+if TYPE_CHECKING:
+    import click
+
+__all__ = ["DsrAgent", "DsrAgentConfig", "Service", "xdpchain_commands", "xdpchain_functions"]
 
 
 @hookimpl
 def xdpchain_functions() -> Iterable[KernelFunction[Any]]:
     """The one function of this distribution."""
     return (DsrAgent(),)
+
+
+@hookimpl
+def xdpchain_commands() -> Iterable[click.Command]:
+    """`xdpchain dsr`."""
+    from xdpchain_dsr_agent.commands import dsr
+
+    return (dsr,)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from xdpchain import Hook, KernelFunction, Map, Maps, Problem, Program, Reason, Side, Write
+from xdpchain import Hook, KernelFunction, Map, Maps, Metric, Problem, Program, Reason, Side, Table, Write
 
+from xdpchain_dsr_agent import flows, show
 from xdpchain_dsr_agent.check import problems
 from xdpchain_dsr_agent.config import DsrAgentConfig
 from xdpchain_dsr_agent.handler import writes
@@ -59,3 +61,19 @@ class DsrAgent(KernelFunction[DsrAgentConfig]):
     def configure(self, old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Iterable[Write]:
         """Services come and go; those that stay keep their places."""
         return writes(old, new, maps)
+
+    def warnings(self, config: DsrAgentConfig, maps: Maps) -> Iterable[str]:
+        """Tables of flows that are nearly full."""
+        return show.warnings(maps)
+
+    def status(self, config: DsrAgentConfig, maps: Maps) -> Sequence[Table]:
+        """Services and tables of flows."""
+        return show.tables(config, maps)
+
+    def metrics(self, config: DsrAgentConfig, maps: Maps) -> Iterable[Metric]:
+        """What services count, and live flows."""
+        return show.metrics(config, maps)
+
+    def answer(self, config: DsrAgentConfig, maps: Maps, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The flows that `xdpchain dsr flows` asks for."""
+        return flows.answer(maps, question)

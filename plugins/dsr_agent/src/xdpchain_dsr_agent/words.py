@@ -36,10 +36,10 @@ def service(words: Sequence[str]) -> Service:
         raise MisfitError(f"{quoted(words[0])} begins no line", hint=_FORM)
     if len(words) < 4:
         raise MisfitError("a service is cut short", hint=_FORM)
-    vip, port = _place(words[1])
+    vip, port = place(words[1])
     if port is None:
         raise MisfitError(f"{quoted(words[1])} has no port", hint=f"{_bracketed(words[1])}:443, or {_bracketed(words[1])}:0 for all ports")
-    workload, backend_port = _place(words[3])
+    workload, backend_port = place(words[3])
     fields: dict[str, Any] = {"vip": vip, "port": port, "protocol": one_of("protocol", words[2], ("tcp", "udp")), "workload": workload}
     if backend_port == 0:
         raise MisfitError("port of the workload must be at least 1, not 0", hint="leave it out where it is the one that clients call")
@@ -55,8 +55,8 @@ def one_of(name: str, word: str, known: Sequence[str]) -> str:
     return word
 
 
-def _place(word: str) -> tuple[IPAddress, int | None]:
-    """`ADDRESS:PORT`, or an address alone; an IPv6 address with a port stands in brackets."""
+def place(word: str) -> tuple[IPAddress, int | None]:
+    """An address and a port, None where it stands alone; an IPv6 address with a port stands in brackets."""
     address, colon, port = word.rpartition(":")
     if word.startswith("["):
         bare, bracket, rest = word[1:].partition("]")
