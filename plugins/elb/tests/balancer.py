@@ -9,10 +9,10 @@ from scapy.layers.inet import IP
 from scapy.packet import Packet
 from xdpchain.config import loads
 from xdpchain.testing import LoadChain, LoadedChain, Result, Verdict
+from xdpchain.testing.frames import link_of
 from xdpchain_elb import Elb, ElbConfig
 
 from plugins.elb.tests.documents import SOURCES, backends, vip
-from plugins.elb.tests.fuzz.frames import link_of
 from plugins.elb.tests.packets import NEXT_HOP, VIP4, VIP6, assert_valid
 
 SERVERS = tuple(f"10.0.0.{number}" for number in range(1, 9))

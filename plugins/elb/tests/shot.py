@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import ctypes as ct
 import enum
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
-from xdpchain.bpf.structs import TestRunOpts
+import xdpchain.testing.shot
 from xdpchain.testing import LoadedChain
-
-from plugins.elb.tests.fuzz.frames import link_of, mend
+from xdpchain.testing.frames import link_of, mend
 
 DROP, PASS, TX = 1, 2, 3
-_ROOM = 16384
 _LINK = bytes.fromhex("020000000001 020000000002")
 
 
@@ -24,28 +21,12 @@ class Flag(enum.IntFlag):
     FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 
-class Shot:
-    """Sends frames through the program of a chain's XDP hook, without an allocation for each of them."""
+class Shot(xdpchain.testing.shot.Shot):
+    """Sends frames through the program of a chain's XDP hook."""
 
     def __init__(self, chain: LoadedChain) -> None:
         self._chain = chain  # whose program it is
-        self._program = chain.program
-        self._call = ct.CDLL("libbpf.so.1", use_errno=True).bpf_prog_test_run_opts
-        self._into, self._out = ct.create_string_buffer(_ROOM), ct.create_string_buffer(_ROOM)
-        self._opts = TestRunOpts(sz=ct.sizeof(TestRunOpts), data_in=ct.addressof(self._into), data_out=ct.addressof(self._out))
-        self._reference = ct.byref(self._opts)
-        self._addresses = ct.addressof(self._into), ct.addressof(self._out)
-
-    def __call__(self, frame: bytes) -> tuple[int, bytes]:
-        """What the program answers, and the frame afterwards."""
-        into, out = self._addresses
-        ct.memmove(into, frame, len(frame))
-        self._opts.data_size_in = len(frame)
-        self._opts.data_size_out = _ROOM
-        result = self._call(self._program, self._reference)
-        if result:
-            raise OSError(-result, f"the kernel does not take a frame of {len(frame)} bytes")
-        return self._opts.retval, ct.string_at(out, self._opts.data_size_out)
+        super().__init__(chain.program)
 
     def backend(self, frame: bytes) -> bytes | None:
         """The address of the backend that a frame is sent to; None if it is dropped."""

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import attrs
-
-from plugins.elb.tests.fuzz.frames import (
+from xdpchain.testing.frames import (
     ICMP,
     ICMP6,
     IPV4,

@@ -13,10 +13,10 @@ import attrs
 from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.function import Verdict
 from xdpchain.testing.chain import LoadedChain
+from xdpchain.testing.mutate import Mutator
 from xdpchain_elb.function import Elb
 
 from plugins.elb.tests.fuzz.checker import ENCAPSULATED, Checker, WrongError
-from plugins.elb.tests.fuzz.mutate import Mutator
 from plugins.elb.tests.fuzz.seeds import (
     BACKENDS4,
     BACKENDS6,

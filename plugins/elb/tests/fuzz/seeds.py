@@ -21,8 +21,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
-
-from plugins.elb.tests.fuzz.frames import bytes_of, error_of, link_of, mend
+from xdpchain.testing.frames import bytes_of, error_of, link_of, mend
 
 NEXT_HOP = bytes.fromhex("025aa53cc396")
 """far from those of the frames: no change of one makes the other"""

@@ -10,9 +10,9 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
+from xdpchain.testing.frames import bytes_of, error_of, link_of, mend
 
 from plugins.elb.tests.fuzz.checker import ANSWERED, DROP, ENCAPSULATED, PASS, TX, Checker, WrongError
-from plugins.elb.tests.fuzz.frames import bytes_of, error_of, link_of, mend
 from plugins.elb.tests.fuzz.seeds import BACKENDS4, BACKENDS6, CLIENT4, GUE_PORT, NETWORKS, NEXT_HOP, OURS, ROUTER, SOURCE4, SOURCE6, seeds
 
 MTU = 1500

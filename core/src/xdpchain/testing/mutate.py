@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from plugins.elb.tests.fuzz.frames import IPV4, bytes_of, link_of, mend, word
+from xdpchain.testing.frames import IPV4, bytes_of, link_of, mend, word
 
 _BYTES = bytes((0, 1, 4, 5, 6, 17, 40, 44, 0x45, 0x46, 0x4F, 0x58, 0x60, 0x7F, 0x80, 0xB7, 0xFF))
 _EXTENSIONS = bytes((0, 43, 44, 51, 60))
@@ -25,9 +25,11 @@ class Mutator:
 
     def __init__(self, frames: Sequence[bytes], seed: int) -> None:
         self._frames = frames
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - the same frames again, not secret ones
         self._bits = self._random.getrandbits
-        self._below = lambda end: int(self._random.random() * end)
+
+    def _below(self, end: int) -> int:
+        return int(self._random.random() * end)
 
     def next(self) -> bytes:
         """One frame: a good one in 16, the others with one to three changes; every other one of those with checksums that fit."""
