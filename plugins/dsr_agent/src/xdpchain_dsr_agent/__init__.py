@@ -13,8 +13,10 @@ from xdpchain_dsr_agent.function import DsrAgent
 
 if TYPE_CHECKING:
     import click
+    from xdpchain.config import NodeConfig
+    from xdpchain.hookspecs import Finding
 
-__all__ = ["DsrAgent", "DsrAgentConfig", "Service", "xdpchain_commands", "xdpchain_functions"]
+__all__ = ["DsrAgent", "DsrAgentConfig", "Service", "xdpchain_commands", "xdpchain_doctor", "xdpchain_functions"]
 
 
 @hookimpl
@@ -29,3 +31,11 @@ def xdpchain_commands() -> Iterable[click.Command]:
     from xdpchain_dsr_agent.commands import dsr
 
     return (dsr,)
+
+
+@hookimpl
+def xdpchain_doctor(config: NodeConfig | None) -> Iterable[Finding]:
+    """What keeps an agent from its work."""
+    from xdpchain_dsr_agent.checks import findings
+
+    return findings(config)
