@@ -17,7 +17,7 @@ from xdpchain.chain.model import Frame
 from xdpchain.chain.private import END_OF_CHAIN, PrivateChain
 from xdpchain.config import NodeConfig, loads
 from xdpchain.errors import ConfigError
-from xdpchain.function import CHAIN_HOOKS, KernelFunction, Metric, NextHops, Sockets, Table, Verdict, Write
+from xdpchain.function import CHAIN_HOOKS, Hook, KernelFunction, Metric, NextHops, Sockets, Table, Verdict, Write
 from xdpchain.packets.notation import dissect, frame_of
 from xdpchain.plugins import load_plugins
 
@@ -95,7 +95,11 @@ class LoadedChain:
     @property
     def program(self) -> int:
         """The descriptor of the first program at XDP, for test runs of one's own."""
-        return self._chain.program()
+        return self.program_of(Hook.XDP)
+
+    def program_of(self, hook: Hook) -> int:
+        """The same for any hook that the chain has programs on."""
+        return self._chain.program(hook)
 
     def repeat(self, frame: bytes, times: int = 1) -> None:
         """Send a frame through XDP again and again, as fast as the kernel can, and look at nothing that comes of it."""
