@@ -11,6 +11,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet
 from xdpchain import Side
 from xdpchain.testing import LoadedChain, Verdict
+from xdpchain_dsr_agent.handler import places
 
 from plugins.dsr_agent.tests.packets import TO_WORKLOAD, WORKLOAD_PORT
 
@@ -53,9 +54,8 @@ def flows(chain: LoadedChain, table: str = "dsr_opening") -> list[dict[str, Any]
 def stats(chain: LoadedChain) -> Counter[str]:
     """The numbers of all services together, of all CPUs."""
     maps = chain.maps["dsr_agent"]
-    places = [place for place, service in maps["dsr_services"].items() if service["id"]]
     total = Counter[str]()
-    for cpus in maps["dsr_stats"].get_many(places):
+    for cpus in maps["dsr_stats"].get_many(list(places(maps).values())):
         for numbers in cpus or ():
             total.update(numbers)
     return total

@@ -12,6 +12,7 @@ from xdpchain.bpf.compiler.compile import Compiler
 from xdpchain.testing import LoadChain, LoadedChain
 from xdpchain.testing.chain import Document, Functions
 from xdpchain_dsr_agent import DsrAgent
+from xdpchain_dsr_agent.handler import places
 
 LoadAgent = Callable[..., LoadedChain]
 BALANCERS = ["10.0.13.0/24", "fc00:2307::/32"]
@@ -52,5 +53,4 @@ def forget(chain: LoadedChain) -> None:
     for name in ("dsr_flows", "dsr_opening", "dsr_rests"):
         for key in [key for key, _ in maps[name].items()]:
             maps[name].delete(key)
-    for place in [place for place, service in maps["dsr_services"].items() if service["id"]]:
-        chain.carry_out("dsr_agent", [Delete("dsr_stats", place)])
+    chain.carry_out("dsr_agent", [Delete("dsr_stats", place) for place in places(maps).values()])
