@@ -58,6 +58,7 @@ def main() -> int:
         print("The lab that was left up is gone." if stopped else "No lab is up.")
     if choice.stop:
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # everything is taken away then, too
     began = time.monotonic()
     story = Story()
     with Lab(NODE_FILE) as lab:

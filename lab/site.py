@@ -33,10 +33,10 @@ from lab.node import Node
 from lab.workload import REPOSITORY, Application, Container, Guest, Machine, Workload
 
 SHARED = ("10.200.1.1", "2001:db8:200::1")
-"""VIPs that all workloads serve together, at WEB."""
-WEB, DNS = 80, 53
-SHARED_PORT, OWN_PORT = 8080, 8081
-"""where workloads serve for the shared VIPs, and for their own ones over TCP and UDP"""
+"""VIPs that all workloads serve together, at WEB and TALK."""
+WEB, TALK, DNS = 80, 81, 53
+SHARED_PORT, TALK_PORT, OWN_PORT = 8080, 8081, 8082
+"""Where workloads serve: for the shared VIPs, where those of TALK say who they are (`lab.balance_traffic`), and for their own over TCP and UDP."""
 PATIENCE_S = 60.0
 
 _BALANCER_FILE = """\
@@ -47,7 +47,7 @@ metrics = "off"
 chain = ["ratelimit", "maxconn", "elb"]
 
 [[function.ratelimit.rule]]
-ports = [80]
+ports = [80, 81]
 rate = 100000
 
 [[function.maxconn.limit]]
@@ -196,7 +196,9 @@ class Site:
             vip = own_vip(number, family) if number else SHARED[family == 6]
             named = [f"    {self._endpoint(one, family)}{' drain' if one.name in self.choice.drained else ''}" for one in backends]
             lines += [f"vip {at_port(vip, WEB)} tcp", *named]
-            if number:  # any port, and none is hashed: fragments find their way
+            if not number:
+                lines += [f"vip {at_port(vip, TALK)} tcp", *named]
+            else:  # any port, and none is hashed: fragments find their way
                 lines += [f"vip {at_port(vip, 0)} udp options=no-source-port", *named]
         return "\n".join(lines) + "\n"
 
@@ -207,6 +209,7 @@ class Site:
             endpoint = f" endpoint={self._endpoint(workload, family)}" if self.choice.crossed else ""
             lines += [
                 f"vip {at_port(shared, WEB)} tcp {at_port(address, SHARED_PORT)}{endpoint}",
+                f"vip {at_port(shared, TALK)} tcp {at_port(address, TALK_PORT)}{endpoint}",
                 f"vip {at_port(own, WEB)} tcp {at_port(address, OWN_PORT)}{endpoint}",
                 f"vip {at_port(own, DNS)} udp {at_port(address, OWN_PORT)}{endpoint}",
             ]
@@ -343,11 +346,12 @@ class Site:
 
 @contextlib.contextmanager
 def serving(workloads: Sequence[Workload]) -> Iterator[None]:
-    """A server for the shared VIPs and one for its own on each workload, all of them listening."""
+    """Servers on each workload, all of them listening."""
     with contextlib.ExitStack() as stack:
         started = []
         for one in workloads:
-            for command in (("lab.balance_traffic", "serve", one.name, str(SHARED_PORT)), ("lab.site_traffic", "serve", str(OWN_PORT))):
+            talk, plain = ("lab.balance_traffic", "serve", one.name, str(TALK_PORT)), ("lab.site_traffic", "serve")
+            for command in (talk, (*plain, str(SHARED_PORT)), (*plain, str(OWN_PORT))):
                 process = one.namespace.start(
                     sys.executable, "-m", *command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True
                 )

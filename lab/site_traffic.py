@@ -42,6 +42,8 @@ PATIENCE_S = 20.0
 """How long a connection may stand still: TCP has sent again a few times by then."""
 AGAIN_S = 1.0
 GIVE_UP_S = 6.0
+MOST_FAILED = 10
+"""short connections: the others would fare no better"""
 SHORT_UP, SHORT_DOWN = 100, 1000
 FIRST_PORT = 20_000
 _CHUNK = 1 << 18
@@ -230,7 +232,8 @@ def short(choice: argparse.Namespace) -> dict[str, object]:
         while True:
             with lock:
                 number = next(numbers)
-            if number >= choice.number or (choice.seconds and time.monotonic() - began > choice.seconds):
+            enough = number >= choice.number or sum(seen.values()) - seen["ok"] >= MOST_FAILED
+            if enough or (choice.seconds and time.monotonic() - began > choice.seconds):
                 return
             if choice.rate:
                 time.sleep(max(0.0, began + number / choice.rate - time.monotonic()))

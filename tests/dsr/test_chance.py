@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from lab.balance_driver import Driver
-from lab.site import SHARED, WEB, Choice, Site
+from lab.site import SHARED, TALK, Choice, Site
 from tests.dsr.witness import counts, forwarded
 
 NUMBER, MANY = 200, 1000
@@ -20,10 +20,10 @@ def lose_memory(site: Site, driver: Driver, number: int, *, second_chance: bool)
     """Half of the slots move from one workload to another, flows begin there, and then the balancer forgets them; which broke."""
     choice = Choice(elb={"second_chance": second_chance}, absent=BEFORE)
     site.choose(choice)
-    driver.open(number // 2, SHARED, port=WEB)
+    driver.open(number // 2, SHARED, port=TALK)
     choice = attrs.evolve(choice, absent=frozenset(), drained=frozenset({"veth-box"}))
     site.choose(choice)
-    began = driver.open(number // 2, SHARED, port=WEB)
+    began = driver.open(number // 2, SHARED, port=TALK)
     assert {"tap-vm", "app"} == {*began}
 
     site.choose(attrs.evolve(choice, elb={**choice.elb, "flow_table": FORGETFUL}))

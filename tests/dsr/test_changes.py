@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lab.balance_driver import Driver
-from lab.site import SHARED, WEB, Site
+from lab.site import SHARED, TALK, WEB, Site
 from lab.site_client import Client, Running
 from lab.workload import Guest, Workload
 from tests.dsr.test_traffic import FAMILIES
@@ -43,7 +43,7 @@ def test_transfers_go_on_while_the_daemons_are_restarted_and_killed(site: Site, 
 def test_transfers_and_connections_survive_the_move_of_their_workload(site: Site, client: Client, driver: Driver, name: str) -> None:
     guest: Guest = getattr(site, name)
     going_on = transfers(site, client, guest)
-    held = driver.open(HELD, SHARED, port=WEB)
+    held = driver.open(HELD, SHARED, port=TALK)
     assert HELD == sum(held.values())
 
     site.move(guest, site.hv2)
@@ -65,10 +65,10 @@ def test_a_tap_that_vanishes_and_comes_back_has_its_agent_again(site: Site, clie
 
 
 def test_no_flow_breaks_while_backends_drain(site: Site, driver: Driver) -> None:
-    held = driver.open(HELD, SHARED, port=WEB)
+    held = driver.open(HELD, SHARED, port=TALK)
     site.drain("tap-vm")
     report = driver.report()
 
     assert {} == report.broken
     assert held == report.holds
-    assert {"veth-box", "app"} == {*driver.probe(HELD, SHARED, port=WEB)}
+    assert {"veth-box", "app"} == {*driver.probe(HELD, SHARED, port=TALK)}

@@ -7,7 +7,7 @@ import pytest
 
 from lab.balance_driver import Driver
 from lab.capture import Capture
-from lab.site import DNS, SHARED, WEB, Choice, Site
+from lab.site import DNS, SHARED, TALK, WEB, Choice, Site
 from lab.site_client import Client
 
 NUMBER = 300
@@ -56,7 +56,7 @@ def test_requests_go_through_the_balancer_and_answers_do_not(site: Site, client:
 
 
 def test_all_workloads_serve_a_shared_address(site: Site, driver: Driver) -> None:
-    served = driver.probe(90, SHARED, port=WEB)
+    served = driver.probe(90, SHARED, port=TALK)
 
     assert {one.name for one in site.workloads} == {*served}
     assert 90 == sum(served.values())
