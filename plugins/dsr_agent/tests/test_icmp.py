@@ -24,7 +24,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Result, Verdict
 
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.conftest import BALANCERS, LoadAgent, forget
 from plugins.dsr_agent.tests.packets import (
     CLIENT4,
     CLIENT6,
@@ -265,6 +265,8 @@ UNMATCHED = {
     "somebody else's packet, IPv6": AT6 / TOO_BIG[6] / IPv6(src="2001:db8::99", dst=CLIENT6) / ANSWER,
     "the workload's own packet": AT4 / TOO_BIG[4] / FROM_WORKLOAD[4] / TCP(sport=WORKLOAD_PORT, dport=CLIENT_PORT),
     "another VIP": to(ROUTER[4], "10.200.1.2") / TOO_BIG[4] / IP(src="10.200.1.2", dst=CLIENT4) / ANSWER,
+    "what its addressee has not sent": to(ROUTER[4], "10.200.1.2") / TOO_BIG[4] / FROM_VIP[4] / ANSWER,
+    "what its addressee has not sent, IPv6": to(ROUTER[6], "fd00::2") / TOO_BIG[6] / FROM_VIP[6] / ANSWER,
     "another port": AT4 / TOO_BIG[4] / FROM_VIP[4] / TCP(sport=80, dport=CLIENT_PORT),
     "another protocol": AT4 / TOO_BIG[4] / FROM_VIP[4] / ICMP(type=0),
     "a header that is too short": AT4 / TOO_BIG[4] / IP(src=VIP4, dst=CLIENT4, ihl=4) / ANSWER,
@@ -374,6 +376,28 @@ def test_what_is_about_no_flow_of_a_vip_leaves_as_it_is(chain: LoadedChain, side
 
         assert (what, frame, (Verdict.PASS, "end_of_chain")) == (what, result.packet, outcome(result))
     assert counted(chain, "answered") == before
+
+
+def test_an_error_about_what_was_held_back_leaves_as_it_is(agent: LoadAgent, side: str) -> None:
+    chain = agent(side, *({**service, "unknown": "learn"} for service in SERVICES))
+
+    assert (Verdict.DROP, "held") == outcome(leave(chain, side, ETHER / packet(FROM_WORKLOAD[4], UDP(), WORKLOAD_PORT, CLIENT_PORT)))
+
+    error = bytes(ETHER / FROM_WORKLOAD[4] / UNREACHABLE[4] / packet(TO_WORKLOAD[4], UDP(), CLIENT_PORT, WORKLOAD_PORT))
+
+    assert error == leave(chain, side, error).packet
+
+
+def test_an_error_about_a_service_that_is_gone_leaves_as_it_is(agent: LoadAgent, side: str) -> None:
+    chain = agent(side, *SERVICES)
+    know(chain, side, 4, UDP())
+    error = bytes(ETHER / FROM_WORKLOAD[4] / UNREACHABLE[4] / packet(TO_WORKLOAD[4], UDP(), CLIENT_PORT, WORKLOAD_PORT))
+
+    assert error != leave(chain, side, error).packet
+
+    chain.configure("dsr_agent", {"accept_from": BALANCERS, "flow_table": 1024, "service": []})
+
+    assert error == leave(chain, side, error).packet
 
 
 def test_a_workload_hears_its_own_error_about_its_own_service(chain: LoadedChain, side: str) -> None:
