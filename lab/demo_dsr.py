@@ -38,9 +38,9 @@ def direct_return(story: Story, lab: Lab) -> None:
         node = site.nodes[site.hv1.name]
         story.show(node.file.read_text())
         story.show("\n".join(node.file.with_name("services").read_text().splitlines()[:3]) + "\n...")
-        client = Client(site.client)
-        _past_the_balancer(story, site, client)
-        _meanwhile(story, site, client)
+        with contextlib.closing(Client(site.client)) as client:
+            _past_the_balancer(story, site, client)
+            _meanwhile(story, site, client)
 
 
 def _past_the_balancer(story: Story, site: Site, client: Client) -> None:

@@ -43,7 +43,7 @@ class Node:
             "XDPCHAIN_STATE": str(folder / "state"),
             "XDPCHAIN_CACHE": str(cache),
             "XDPCHAIN_SOCKET": str(self._socket),
-            "PYTHONPATH": str(self.plugins),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.plugins), os.environ.get("PYTHONPATH")))),
         }
         self._daemon: subprocess.Popen[str] | None = None
 

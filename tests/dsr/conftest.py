@@ -45,9 +45,10 @@ def site(the_site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture
-def client(site: Site) -> Client:
+def client(site: Site) -> Iterator[Client]:
     """Clients in the client's namespace."""
-    return Client(site.client)
+    with contextlib.closing(Client(site.client)) as one:
+        yield one
 
 
 @pytest.fixture
