@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -66,15 +68,19 @@ def writes(old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Itera
     coming = [shape for shape in after.shapes if shape not in before.shapes or shape.id not in had]
     going = [shape for shape in before.shapes if shape not in after.shapes]
     fresh = [place_of[shape.id] for shape in coming if shape.id not in had]
+    settings = {**_settings(new), "generation": _generation(after, place_of)}
+    changing = old is None or settings != maps["dsr_settings"].get(0)
 
+    if old is not None and changing:
+        yield Put("dsr_settings", 0, {**_settings(old), "generation": 0})  # packets trust what they find in the tables themselves only
     yield from _put("dsr_stats", fresh, [STATS.pack(dict.fromkeys(STATS.fields, 0))] * len(fresh))
     yield from _put("dsr_services", [place_of[shape.id] for shape in coming], [shape.packed for shape in coming])
     yield from _put("dsr_accept", sorted(after.sources - before.sources), 1)
     yield from _put("dsr_ports", [shape.way_back for shape in coming], [place_of[shape.id] for shape in coming])
     both = {**before.listed, **{port: before.listed.get(port, 0) | bits for port, bits in after.listed.items()}}
     yield from _listed(before.listed, both)
-    if old is None or _settings(old) != _settings(new):
-        yield Put("dsr_settings", 0, _settings(new))
+    if changing:
+        yield Put("dsr_settings", 0, {**settings, "generation": 0})
     targets = [(target, place_of[shape.id]) for shape in coming for target in shape.targets]
     yield from _put("dsr_targets", [target for target, _ in targets], [place for _, place in targets])
     yield from _put("dsr_endpoints", sorted(after.endpoints - before.endpoints), 1)
@@ -88,6 +94,18 @@ def writes(old: DsrAgentConfig | None, new: DsrAgentConfig, maps: Maps) -> Itera
     yield from (Delete("dsr_accept", source) for source in sorted(before.sources - after.sources))
     used = {place_of[id_] for id_ in wanted}
     yield from (Delete("dsr_services", place) for place in had.values() if place not in used)
+    if changing:
+        yield Put("dsr_settings", 0, settings)
+
+
+def _generation(wanted: _Wanted, place_of: Mapping[int, int]) -> int:
+    """A number that is another one when a packet would find anything else in the tables; never 0."""
+    found = hashlib.blake2b(digest_size=4)
+    for shape in sorted(wanted.shapes, key=attrgetter("id")):
+        found.update(place_of[shape.id].to_bytes(4, "big") + shape.packed + b"".join(shape.targets))
+    for source in sorted(wanted.sources):
+        found.update(source)
+    return int.from_bytes(found.digest(), "big") or 1
 
 
 def _put(name: str, keys: Sequence[Any], values: Sequence[Any] | int) -> Iterator[Write]:

@@ -17,7 +17,7 @@ ENDPOINTS_PER_SERVICE = 4
 
 SETTINGS = Struct(
     "dsr_settings",
-    {"forms": u32, "all_ports": u32, "to_stack": u32, "gue_port": be16, "zero": u16, "hairpin4": ipv6, "hairpin6": ipv6},
+    {"forms": u32, "all_ports": u32, "to_stack": u32, "gue_port": be16, "zero": u16, "generation": u32, "hairpin4": ipv6, "hairpin6": ipv6},
 )
 TARGET = Struct("dsr_target", {"endpoint": ipv6, "vip": ipv6, "port": be16, "proto": u8, "zero": u8})
 PREFIX = Struct("dsr_prefix", {"bits": u32, "address": ipv6})
@@ -32,6 +32,7 @@ DATAGRAM = Struct("dsr_datagram", {"source": ipv6, "destination": ipv6, "id": u3
 REST = Struct("dsr_rest", {"source": ipv6, "destination": ipv6, "seen": u32, "place": u32})
 STATS_FIELDS = ("in_packets", "in_bytes", "out_packets", "out_bytes", "flows", "guessed", "conflicts")
 STATS = Struct("dsr_stats", dict.fromkeys(STATS_FIELDS, u64))
+CLOCK = Struct("dsr_clock", {"jiffies": u64, "tick": u64})
 FRAME = Struct(
     "dsr_frame",
     {
@@ -43,6 +44,7 @@ FRAME = Struct(
         **dict.fromkeys(("header", "length", "tos"), u32),
     },
 )
+FOUND = Struct("dsr_found", {"first": ipv6, "second": ipv6, **dict.fromkeys(("what", "generation", "answer", "zero"), u32)})
 
 STATES = ("syn", "established", "fin", "closed", "udp")
 IDLE_TICKS = {"syn": 28, "established": 6706, "fin": 56, "closed": 10, "udp": 56}
@@ -85,5 +87,15 @@ def maps(config: DsrAgentConfig) -> Sequence[Map]:
             name="dsr_rests", kind=MapKind.LRU_HASH, key=DATAGRAM, value=REST, capacity=8192, role=Role.STATE, help="datagrams in fragments"
         ),
         Map(name="dsr_stats", kind=MapKind.PERCPU_ARRAY, key=u32, value=STATS, capacity=places, role=Role.STATE, help="numbers by service"),
+        Map(name="dsr_clock", kind=MapKind.PERCPU_ARRAY, key=u32, value=CLOCK, capacity=1, role=Role.SCRATCH, help="the time"),
         Map(name="dsr_frames", kind=MapKind.PERCPU_ARRAY, key=u32, value=FRAME, capacity=1, role=Role.SCRATCH, help="the packet at hand"),
+        Map(
+            name="dsr_found",
+            kind=MapKind.PERCPU_ARRAY,
+            key=u32,
+            value=FOUND,
+            capacity=256,
+            role=Role.SCRATCH,
+            help="what was looked up lately",
+        ),
     )

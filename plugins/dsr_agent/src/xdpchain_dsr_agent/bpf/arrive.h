@@ -161,16 +161,10 @@ static __always_inline verdict dsr_deliver_portless(void *ctx, bool nic, const s
 static __always_inline verdict dsr_arrive_wrapped(void *ctx, bool nic, struct packet *packet, struct dsr_frame *frame,
 						  const struct dsr_settings *settings)
 {
-	struct dsr_prefix source = { .bits = 128 };
 	struct dsr_service *service;
 	u32 place;
 
-	if (frame->fragment)
-		return drop(OUTER_FRAGMENT);
-	__builtin_memcpy(source.address, frame->source, sizeof(source.address));
 	__builtin_memcpy(frame->endpoint, frame->destination, sizeof(frame->endpoint));
-	if (!dsr_accept.lookup(&source))
-		return drop(STRANGE_SOURCE);
 	if (!dsr_read_outer(ctx, nic, frame))
 		return drop(BAD_OUTER);
 	if (!dsr_read_inner(ctx, nic, packet, frame) || !dsr_is_whole(frame))
@@ -197,16 +191,24 @@ static __always_inline bool dsr_may_concern(const struct packet *packet, const s
 static __always_inline verdict dsr_arrive(void *ctx, bool nic, struct packet *packet)
 {
 	struct dsr_frame *frame = dsr_frame_at_hand();
+	enum dsr_outer outer = DSR_ELSEWHERE;
 	struct dsr_settings *settings;
 	u32 zero = 0;
 
 	settings = dsr_settings.lookup(&zero);
 	if (!frame || !settings || !dsr_may_concern(packet, settings) || !dsr_read(packet, frame))
 		return next(NO_REASON);
-	if (dsr_wraps(frame->proto, frame->destination_port, settings) && dsr_endpoints.lookup((struct dsr_address *)frame->destination))
-		return dsr_arrive_wrapped(ctx, nic, packet, frame, settings);
-	dsr_arrive_direct(frame, settings);
-	return next(NO_REASON);
+	if (dsr_wraps(frame->proto, frame->destination_port, settings))
+		outer = dsr_outer_of(frame, settings);
+	if (outer == DSR_ELSEWHERE) {
+		dsr_arrive_direct(frame, settings);
+		return next(NO_REASON);
+	}
+	if (frame->fragment)
+		return drop(OUTER_FRAGMENT);
+	if (outer == DSR_STRANGER)
+		return drop(STRANGE_SOURCE);
+	return dsr_arrive_wrapped(ctx, nic, packet, frame, settings);
 }
 
 #endif

@@ -20,10 +20,11 @@ struct dsr_settings {
 	u32 to_stack;		/* answers go through the host's stack, not to the next hop at once */
 	__be16 gue_port;
 	u16 zero;
+	u32 generation;		/* of all that Python writes; 0 while it changes */
 	__be32 hairpin4[4];	/* the source that a workload sees when it calls its own service */
 	__be32 hairpin6[4];
 };
-_Static_assert(sizeof(struct dsr_settings) == 48, "as in the schema");
+_Static_assert(sizeof(struct dsr_settings) == 52, "as in the schema");
 
 /* Where an encapsulated packet was sent, and where the one in it. */
 struct dsr_target {

@@ -25,6 +25,7 @@ struct dsr_change {
 	const __be32 *destination;
 	__be16 port;
 	u32 tos;
+	u64 addresses;		/* by how much they differ from what they were */
 };
 
 /*
@@ -60,9 +61,7 @@ static __always_inline bool dsr_write_ip(void *ctx, bool nic, const struct dsr_f
 
 		if (!ip)
 			return false;
-		ip->check = dsr_changed(ip->check, dsr_difference(frame->source, change->source) +
-						   dsr_difference(frame->destination, change->destination) +
-						   dsr_difference2(bpf_htons(frame->tos), bpf_htons(change->tos)));
+		ip->check = dsr_changed(ip->check, change->addresses + dsr_difference2(bpf_htons(frame->tos), bpf_htons(change->tos)));
 		ip->tos = change->tos;
 		ip->saddr = change->source[3];
 		ip->daddr = change->destination[3];
@@ -73,8 +72,7 @@ static __always_inline bool dsr_write_ip(void *ctx, bool nic, const struct dsr_f
 /* The ports stand at the same place in both headers, the checksums do not. */
 static __always_inline bool dsr_write_transport(struct xdp_md *ctx, const struct dsr_frame *frame, u32 offset, const struct dsr_change *change)
 {
-	u64 difference = dsr_difference(frame->source, change->source) + dsr_difference(frame->destination, change->destination) +
-			 dsr_difference2(frame->destination_port, change->port);
+	u64 difference = change->addresses + dsr_difference2(frame->destination_port, change->port);
 
 	if (frame->proto == IPPROTO_TCP) {
 		struct tcphdr *tcp = dsr_at(ctx, true, offset, sizeof(*tcp));
@@ -99,11 +97,10 @@ static __always_inline bool dsr_store_transport(struct __sk_buff *ctx, const str
 {
 	u32 check = (offset & (2 * DSR_FAR - 1)) + (frame->proto == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check)
 									       : __builtin_offsetof(struct udphdr, check));
-	u64 kept = frame->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0, addresses;
+	u64 kept = frame->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	struct udphdr *ports;
 
-	addresses = dsr_difference(frame->source, change->source) + dsr_difference(frame->destination, change->destination);
-	if (bpf_l4_csum_replace(ctx, check, 0, dsr_fold(addresses), kept | BPF_F_PSEUDO_HDR))
+	if (bpf_l4_csum_replace(ctx, check, 0, dsr_fold(change->addresses), kept | BPF_F_PSEUDO_HDR))
 		return false;
 	if (frame->destination_port == change->port)
 		return true;
@@ -227,8 +224,9 @@ static __always_inline bool dsr_undress_port(struct __sk_buff *ctx, const struct
 	return !tagged || !bpf_skb_vlan_push(ctx, tag.proto, tag.tci);
 }
 
-static __always_inline bool dsr_undress(void *ctx, bool nic, const struct dsr_frame *frame, const struct dsr_change *change)
+static __always_inline bool dsr_undress(void *ctx, bool nic, const struct dsr_frame *frame, struct dsr_change *change)
 {
+	change->addresses = dsr_difference(frame->source, change->source) + dsr_difference(frame->destination, change->destination);
 	return nic ? dsr_undress_nic(ctx, frame, change) : dsr_undress_port(ctx, frame, change);
 }
 
