@@ -9,9 +9,30 @@
 #ifndef DSR_FLOW_H
 #define DSR_FLOW_H
 
+/* What time it is, for one CPU. */
+struct dsr_clock {
+	u64 jiffies;
+	u64 tick;
+};
+_Static_assert(sizeof(struct dsr_clock) == 16, "as in the schema");
+
+BPF_TABLE("percpu_array", u32, struct dsr_clock, dsr_clock, BY_SCHEMA);	/* one */
+
+/* The clock costs as much as a look-up, jiffies cost nothing: a CPU reads the clock once in each. */
 static __always_inline u32 dsr_now(void)
 {
-	return bpf_ktime_get_coarse_ns() >> DSR_TICK_BITS;
+	u64 jiffies = bpf_jiffies64();
+	struct dsr_clock *clock;
+	u32 zero = 0;
+
+	clock = dsr_clock.lookup(&zero);
+	if (!clock)
+		return bpf_ktime_get_coarse_ns() >> DSR_TICK_BITS;
+	if (clock->jiffies != jiffies) {
+		clock->jiffies = jiffies;
+		clock->tick = bpf_ktime_get_coarse_ns() >> DSR_TICK_BITS;
+	}
+	return clock->tick;
 }
 
 static __always_inline u32 dsr_idle(u32 state)
