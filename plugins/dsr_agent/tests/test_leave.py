@@ -100,6 +100,23 @@ def test_a_udp_answer_over_ipv4_without_checksum_stays_without(chain: LoadedChai
 
 
 @pytest.mark.parametrize("answer", [PAGE, REPLY], ids=["tcp", "udp"])
+@pytest.mark.parametrize(("vip", "port"), [("10.1.1.5", WORKLOAD_PORT - 256), ("10.0.0.6", WORKLOAD_PORT)])
+def test_changes_that_cancel_each_other_are_made(agent: LoadAgent, vip: str, port: int, answer: Packet) -> None:
+    protocol = "udp" if UDP in answer else "tcp"
+    service = {"vip": vip, "port": port, "protocol": protocol, "workload": "10.1.0.5", "backend_port": WORKLOAD_PORT}
+    chain = agent("workload", service)
+    for number in range(50):
+        packet = FROM_WORKLOAD[4] / answer.copy()
+        packet[Raw].load = number.to_bytes(2)
+        del packet[UDP if UDP in answer else TCP].chksum
+        result = leave(chain, ETHER / IP(bytes(packet)))
+        got = packet.copy()
+        got.src, got.payload.sport = vip, port
+
+        assert bytes(ETHER / got) == result.frame
+
+
+@pytest.mark.parametrize("answer", [PAGE, REPLY], ids=["tcp", "udp"])
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_wrong_checksum_stays_wrong(chain: LoadedChain, family: int, answer: Packet) -> None:
     hear(chain, Outer("gue", family).around(TO_VIP[family] / BEGINS["udp" if UDP in answer else "tcp"]))

@@ -90,9 +90,9 @@ static __always_inline void dsr_clamp(struct __sk_buff *ctx, const struct dsr_fr
 	if (bpf_skb_store_bytes(ctx, first + at, &new, sizeof(new), 0))
 		return;
 	if (at & 1)	/* the checksum's words begin at even offsets */
-		dsr_correct(ctx, frame, dsr_difference2(dsr_swapped(old), dsr_swapped(new)), 0);
+		dsr_correct(ctx, frame, dsr_difference2(dsr_swapped(old), dsr_swapped(new)));
 	else
-		dsr_correct(ctx, frame, dsr_difference2(old, new), 0);
+		dsr_correct(ctx, frame, dsr_difference2(old, new));
 }
 
 #endif
