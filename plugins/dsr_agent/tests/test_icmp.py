@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -20,8 +22,10 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
+    in6_chksum,
 )
 from scapy.packet import Packet, Raw
+from scapy.utils import checksum
 from xdpchain.testing import LoadedChain, Result, Verdict
 
 from plugins.dsr_agent.tests.conftest import BALANCERS, LoadAgent, forget
@@ -434,3 +438,66 @@ def total(chain: LoadedChain) -> list[dict[str, int]]:
         {name: sum(cpu[name] for cpu in cpus) for name in ("in_packets", "in_bytes", "out_packets", "out_bytes", "flows")}
         for _, cpus in chain.maps["dsr_agent"]["dsr_stats"].items()
     ]
+
+
+def fault(frame: bytes) -> tuple[int, int]:
+    """By how much the checksums of an IPv4 header and of the ICMP message in it are wrong; that of IPv6 has none."""
+    ip = dissected(frame)
+    header = IP_BYTES[ip.version]
+    message = bytes(frame[14 + header :])
+    wrong = checksum(message) if ip.version == 4 else in6_chksum(58, ip, message)
+    return (checksum(frame[14 : 14 + header]) if ip.version == 4 else 0) % 0xFFFF, wrong % 0xFFFF
+
+
+def dissected(frame: bytes) -> Packet:
+    return IP(frame[14:]) if frame[14] >> 4 == 4 else IPv6(frame[14:])
+
+
+FLIPS = some.lists(some.tuples(some.integers(0, 199), some.integers(1, 255)), max_size=4)
+CUTS = some.integers(0, 120)
+ANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def mangled(message: Packet, flips: Sequence[tuple[int, int]], cut: int, whole: int) -> Packet:
+    """The packet with other bytes behind its ICMP header, and up to `cut` bytes shorter."""
+    data = bytearray(bytes(message))[: max(len(message) - cut, whole)]
+    for at, bits in flips:
+        if whole + at < len(data):
+            data[whole + at] ^= bits
+    ip = type(message)(bytes(data))
+    if ip.version == 4:
+        del ip.len, ip.chksum
+    else:
+        del ip.plen
+    ip.remove_payload()
+    return ip / Raw(bytes(data[IP_BYTES[ip.version] :]))
+
+
+@ANY
+@given(family=some.sampled_from([4, 6]), udp=some.booleans(), flips=FLIPS, cut=CUTS)
+def test_whatever_an_arriving_error_quotes_its_checksum_is_as_right_as_it_was(
+    chain: LoadedChain, side: str, family: int, *, udp: bool, flips: Sequence[tuple[int, int]], cut: int
+) -> None:
+    seen = packet(FROM_VIP[family], TRANSPORTS["UDP" if udp else "TCP"], PORT, CLIENT_PORT)
+    sent = mangled(to(ROUTER[family], {4: VIP4, 6: VIP6}[family]) / TOO_BIG[family] / seen, flips, cut, IP_BYTES[family] + 8)
+    result = arrive(chain, side, ETHER / Outer().around(sent))
+    if result.verdict is Verdict.PASS:
+        assert fault(bytes(ETHER / sent)) == fault(result.packet)
+        assert dissected(result.packet).dst == {4: WORKLOAD4, 6: WORKLOAD6}[family]
+    else:
+        assert (Verdict.DROP, "icmp_unmatched") == outcome(result)
+
+
+@ANY
+@given(family=some.sampled_from([4, 6]), udp=some.booleans(), flips=FLIPS, cut=CUTS)
+def test_whatever_a_leaving_error_quotes_its_checksum_is_as_right_as_it_was(
+    chain: LoadedChain, side: str, family: int, *, udp: bool, flips: Sequence[tuple[int, int]], cut: int
+) -> None:
+    transport = TRANSPORTS["UDP" if udp else "TCP"]
+    know(chain, side, family, transport)
+    had = packet(TO_WORKLOAD[family], transport, CLIENT_PORT, WORKLOAD_PORT)
+    sent = mangled(FROM_WORKLOAD[family] / TOO_BIG[family] / had, flips, cut, IP_BYTES[family] + 8)
+    result = leave(chain, side, ETHER / sent)
+
+    assert result.verdict is Verdict.PASS
+    assert fault(bytes(ETHER / sent)) == fault(result.packet)
