@@ -63,8 +63,7 @@ class Plugins:
         Yields:
             A plugin's name and its answer: a list where the hook asks for several things, or a `PluginError` when it raised.
         """
-        for plugin in self.manager.get_plugins():
-            name = self.manager.get_name(plugin) or ""
+        for name, plugin in self.manager.list_name_plugin():  # in the order in which they were registered
             yield name, _call(self.manager, plugin, name, hook, arguments)
 
     def explain(self, error: ConfigError) -> ConfigError:
