@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ from plugins.dsr_agent.tests.packets import PORT, VIP4, VIP6, WORKLOAD_PORT
 _SOL_UDP, _UDP_SEGMENT = 17, 103
 _NO_CHECK = 11
 """SO_NO_CHECK: no checksum in UDP over IPv4"""
+_HOPS = {4: (socket.IPPROTO_IP, 2, 12, 11), 6: (socket.IPPROTO_IPV6, 16, 51, 25)}
+"""the level, and the options IP_TTL, IP_RECVTTL, IP_RECVERR and IPV6_UNICAST_HOPS, IPV6_RECVHOPLIMIT, IPV6_RECVERR"""
 SOME_MB = 6_000_000
 
 
@@ -102,8 +105,8 @@ def receive(connection: socket.socket) -> str:
     return hashed.hexdigest()
 
 
-def transfer(way: Way, family: int, data: bytes) -> tuple[str, str]:
-    """Send the data to the workload, and the other way at the same time; gives the hashes of what both have got."""
+def transfer(way: Way, family: int, up: bytes, down: bytes) -> tuple[str, str]:
+    """Send data to the workload, and from it at the same time; gives the hashes of what both have got."""
     client = way.node.client_namespace
     hashes: dict[str, str] = {}
     with way.socket(way.workload, family, socket.SOCK_STREAM) as listener, way.socket(client, family, socket.SOCK_STREAM) as caller:
@@ -116,14 +119,14 @@ def transfer(way: Way, family: int, data: bytes) -> tuple[str, str]:
                 connection.settimeout(PATIENCE_S)
 
                 def answer() -> None:
-                    connection.sendall(data)
+                    connection.sendall(down)
                     connection.shutdown(socket.SHUT_WR)
 
                 with beside(answer):
                     hashes["up"] = receive(connection)
 
         def call() -> None:
-            caller.sendall(data)
+            caller.sendall(up)
             caller.shutdown(socket.SHUT_WR)
 
         with beside(serve):
@@ -139,7 +142,7 @@ def test_a_transfer_both_ways_arrives_whole(way: LetIn, family: int, answers: st
     data = os.urandom(SOME_MB)
     digest = hashlib.sha256(data).hexdigest()
     with way(answers=answers) as there:
-        assert (digest, digest) == transfer(there, family, data)
+        assert (digest, digest) == transfer(there, family, data, data)
         assert {} == wrong_checksums(there.node.client_namespace)
         assert {} == wrong_checksums(there.workload)
         assert [] == there.too_long
@@ -181,3 +184,44 @@ def test_datagrams_small_and_in_segments_are_answered(way: LetIn, family: int) -
         assert {} == wrong_checksums(client)
         assert there.counted()[Verdict.REDIRECT, "answered"] == 5 + (family == 4)
         assert there.segments() == 4 + 20 + (family == 4)
+
+
+@FAMILIES
+def test_a_workload_hears_of_a_way_that_is_narrower_than_its_own(way: LetIn, family: int) -> None:
+    data = os.urandom(SOME_MB)
+    with way() as there:
+        there.node.namespace.run("ip", "link", "set", "eth0", "mtu", "1400")
+        there.node.client_namespace.run("ip", "link", "set", "eth0", "mtu", "1400")
+        got = transfer(there, family, b"", data)
+        client = there.node.client.ipv4 if family == 4 else there.node.client.ipv6
+
+        assert got == (hashlib.sha256(b"").hexdigest(), hashlib.sha256(data).hexdigest())
+        assert "mtu 1400" in there.workload.run("ip", "route", "get", client).stdout
+        assert {} == wrong_checksums(there.node.client_namespace)
+
+
+@pytest.mark.parametrize("answers", ["direct", "stack"])
+@FAMILIES
+def test_an_answer_has_one_hop_less_to_live(way: LetIn, family: int, answers: str) -> None:
+    level, limit, receive_limit, receive_errors = _HOPS[family]
+    with way(answers=answers) as there:
+        client = there.node.client_namespace
+        with there.socket(there.workload, family, socket.SOCK_DGRAM) as server, there.socket(client, family, socket.SOCK_DGRAM) as caller:
+            caller.setsockopt(level, receive_limit, 1)
+            server.setsockopt(level, receive_errors, 1)
+            server.bind((there.address(family), WORKLOAD_PORT))
+            caller.connect((VIPS[family], PORT))
+            caller.send(b"who?")
+            _, address = server.recvfrom(2000)
+            server.connect(address)
+            server.setsockopt(level, limit, 17)
+            server.send(b"me")
+            got, control, _, _ = caller.recvmsg(2000, 64)
+
+            assert (got, 16) == (b"me", struct.unpack("=i", control[0][2])[0])
+
+            if answers == "direct":
+                server.setsockopt(level, limit, 1)
+                server.send(b"me again")
+                with pytest.raises(OSError, match="No route to host"):
+                    server.recv(2000)
