@@ -65,7 +65,9 @@ def test_errors_are_data_too(run: Run, node: Path) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("command", [["apply"], ["reload"], ["rollback"], ["put", "limiter", "list", "/dev/null"], ["show", "limiter"], ["metrics"]])
+@pytest.mark.parametrize(
+    "command", [["apply"], ["reload"], ["rollback"], ["put", "limiter", "list", "/dev/null"], ["show", "limiter"], ["metrics"]]
+)
 def test_what_needs_a_daemon_says_that_none_runs(run: Run, command: list[str]) -> None:
     text = run(*command, code=ExitCode.DAEMON).stderr
 
