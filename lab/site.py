@@ -305,8 +305,10 @@ class Site:
         return _settings(namespace)
 
     def join(self, namespace: Namespace, label: str) -> End:
-        """Join another namespace with the router; its end of the cable."""
-        return self._uplink(namespace, label)[1]
+        """Join another namespace with the router, whose end is as that towards a host; its end of the cable."""
+        end = self._uplink(namespace, label)[1]
+        self.router.accept_xdp_tx(label)
+        return end
 
     def _uplink(self, namespace: Namespace, label: str) -> tuple[End, End]:
         router, end = self.router.connect(namespace, "uplink" if label == "client" else label, "eth0")
