@@ -168,6 +168,22 @@ def test_what_is_remembered_of_a_datagram_ends_with_the_patience_of_hosts(chain:
     assert (Verdict.DROP, "early_fragment") == outcome(arrive(chain, side, later))
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_another_cpu_has_remembered_may_be_of_a_moment_that_has_not_begun_here(chain: LoadedChain, side: str, family: int) -> None:
+    first, later, _ = [*fragments(TO_VIP[family], CLIENT_PORT, PORT)][:3]
+    arrive(chain, side, first)
+    for name in ("dsr_rests", "dsr_opening"):
+        table = chain.maps["dsr_agent"][name]
+        ((key, value),) = table.items()
+        table.put(key, {**value, "seen": value["seen"] + 1})
+
+    assert arrive(chain, side, later).verdict is Verdict.PASS
+    leave(chain, side, FROM_WORKLOAD[family] / UDP(sport=WORKLOAD_PORT, dport=CLIENT_PORT))
+    began = sum(cpu["flows"] for _, cpus in chain.maps["dsr_agent"]["dsr_stats"].items() for cpu in cpus)
+
+    assert began == 1
+
+
 def test_later_fragments_of_ipv6_may_name_another_protocol(chain: LoadedChain, side: str) -> None:
     """The first fragment has options behind its fragment header; each names what follows that in it."""
     first = TO_VIP[6] / IPv6ExtHdrFragment(id=ID, m=1) / IPv6ExtHdrDestOpt() / UDP(sport=CLIENT_PORT, dport=PORT, len=1000, chksum=1)

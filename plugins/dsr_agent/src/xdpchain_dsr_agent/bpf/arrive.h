@@ -8,10 +8,6 @@
 #ifndef DSR_ARRIVE_H
 #define DSR_ARRIVE_H
 
-#include "service.h"
-#include "fragment.h"
-#include "icmp.h"
-
 /* The client's first packet, or one that may be. */
 static __always_inline bool dsr_may_begin(const struct dsr_frame *frame)
 {
@@ -23,65 +19,92 @@ enum dsr_heard {
 	DSR_STRANGE,	/* in the midst of a connection that is not known, and somebody else may know it */
 };
 
-/*
- * A packet of a client: what its flow becomes. `new` is what it would be if it began now; its marks say whether the client calls the workload
- * itself.
- */
-static __always_inline enum dsr_heard dsr_hear(struct dsr_key *key, const struct dsr_frame *frame, struct dsr_flow *new)
+/* Who a client calls. */
+struct dsr_call {
+	const __be32 *vip;	/* NULL: the workload itself */
+	__be16 port;		/* of the VIP */
+	u32 marks;		/* enum dsr_mark, for a flow that begins */
+	u32 place;
+	const struct dsr_service *service;
+	u32 now;
+};
+
+static __always_inline bool dsr_is_same(const struct dsr_flow *flow, const struct dsr_call *call)
 {
-	bool begins = dsr_may_begin(frame), opening, same;
+	if (!call->vip)
+		return flow->marks & DSR_IS_DIRECT;
+	return !(flow->marks & DSR_IS_DIRECT) && flow->vip_port == call->port && dsr_same(flow->vip, call->vip);
+}
+
+static __always_inline void dsr_begin_arriving(struct dsr_key *key, const struct dsr_frame *frame, const struct dsr_call *call, u32 state)
+{
+	struct dsr_flow flow = {
+		.vip_port = call->port,
+		.state = state,
+		.marks = call->marks,
+		.seen = call->now,
+		.place = call->place,
+		.around = frame->around,
+		.id = call->service->id,
+	};
+
+	if (call->vip)
+		__builtin_memcpy(flow.vip, call->vip, sizeof(flow.vip));
+	dsr_begin(key, &flow);
+}
+
+/* A packet of a client: what its flow becomes. */
+static __always_inline enum dsr_heard dsr_hear(struct dsr_key *key, const struct dsr_frame *frame, const struct dsr_call *call)
+{
+	bool begins = dsr_may_begin(frame), opening;
 	struct dsr_stats *stats;
 	struct dsr_flow *flow;
 
-	flow = dsr_find(key, new->seen, &opening);
+	flow = dsr_find(key, call->now, &opening);
 	if (flow && !(flow->marks & DSR_HELD)) {
-		same = !((flow->marks ^ new->marks) & DSR_IS_DIRECT) && flow->vip_port == new->vip_port && dsr_same(flow->vip, new->vip);
-		if (same && !(begins && (flow->state == DSR_FIN || flow->state == DSR_CLOSED))) {
-			dsr_note(flow, frame->proto, frame->flags, true, new->seen);
-			if (flow->place != new->place) {
-				flow->place = new->place;
-				flow->id = new->id;
+		if (dsr_is_same(flow, call) && !(begins && (flow->state == DSR_FIN || flow->state == DSR_CLOSED))) {
+			dsr_note(flow, frame->proto, frame->flags, true, call->now);
+			if (flow->place != call->place) {
+				flow->place = call->place;
+				flow->id = call->service->id;
 			}
 			if (opening && flow->marks & DSR_ANSWERED && !(begins && frame->proto == IPPROTO_TCP))
 				dsr_promote(key, flow);
 			return DSR_KNOWN;
 		}
 		if (!begins) {
-			stats = dsr_stats_of(new->place);
+			stats = dsr_stats_of(call->place);
 			if (stats)
 				stats->conflicts++;
-			if ((flow->marks | new->marks) & DSR_IS_DIRECT)
+			if (!call->vip || flow->marks & DSR_IS_DIRECT)
 				return DSR_KNOWN;
 		}
 	} else if (!flow && !begins && frame->hops) {
 		return DSR_STRANGE;
 	}
-	new->state = frame->proto == IPPROTO_UDP ? DSR_UDP : begins ? DSR_SYN : DSR_ESTABLISHED;
-	dsr_begin(key, new);
+	dsr_begin_arriving(key, frame, call, frame->proto == IPPROTO_UDP ? DSR_UDP : begins ? DSR_SYN : DSR_ESTABLISHED);
 	return DSR_KNOWN;
 }
 
 /* A packet that was addressed to a workload itself. */
 static __always_inline void dsr_arrive_direct(const struct dsr_frame *frame, const struct dsr_settings *settings)
 {
-	struct dsr_flow new = { .marks = DSR_IS_DIRECT };
-	struct dsr_service *service;
+	struct dsr_call call = { .marks = DSR_IS_DIRECT };
 	struct dsr_key key = {};
 
 	if (frame->malformed || !dsr_has_ports(frame))
 		return;
-	new.place = dsr_port_of(frame->destination, frame->destination_port, frame->proto, settings);
-	service = dsr_service_of(new.place);
-	if (!new.place || !service)
+	call.place = dsr_port_of(frame->destination, frame->destination_port, frame->proto, settings);
+	call.service = dsr_service_of(call.place);
+	if (!call.place || !call.service)
 		return;
-	new.id = service->id;
-	new.seen = dsr_now();
+	call.now = dsr_now();
 	__builtin_memcpy(key.workload, frame->destination, sizeof(key.workload));
 	__builtin_memcpy(key.client, frame->source, sizeof(key.client));
 	key.port = frame->destination_port;
 	key.client_port = frame->source_port;
 	key.proto = frame->proto;
-	dsr_hear(&key, frame, &new);
+	dsr_hear(&key, frame, &call);
 }
 
 static __always_inline void dsr_count_arriving(const struct dsr_frame *frame, u32 place)
@@ -99,7 +122,7 @@ static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr
 					   struct dsr_service *service)
 {
 	struct dsr_change change = { .source = frame->source, .destination = service->workload };
-	struct dsr_flow new = { .place = place, .id = service->id, .around = frame->around, .vip_port = frame->destination_port };
+	struct dsr_call call = { .vip = frame->destination, .port = frame->destination_port, .place = place, .service = service };
 	const __be32 *hairpin = frame->ip6 ? settings->hairpin6 : settings->hairpin4;
 	struct dsr_key key = {};
 
@@ -107,21 +130,20 @@ static __always_inline verdict dsr_deliver(void *ctx, bool nic, const struct dsr
 		return drop(CONGESTED);
 	if (dsr_same(frame->source, service->workload) && hairpin[3]) {
 		change.source = hairpin;
-		new.marks = DSR_HAIRPIN;
+		call.marks = DSR_HAIRPIN;
 	}
 	change.port = service->backend_port ? service->backend_port : frame->destination_port;
-	new.seen = dsr_now();
-	__builtin_memcpy(new.vip, frame->destination, sizeof(new.vip));
+	call.now = dsr_now();
 	__builtin_memcpy(key.workload, service->workload, sizeof(key.workload));
 	__builtin_memcpy(key.client, change.source, sizeof(key.client));
 	key.port = change.port;
 	key.client_port = frame->source_port;
 	key.proto = frame->proto;
-	if (dsr_hear(&key, frame, &new) == DSR_STRANGE)
+	if (dsr_hear(&key, frame, &call) == DSR_STRANGE)
 		return dsr_forward(ctx, nic, frame);
 	dsr_count_arriving(frame, place);
 	if (frame->fragment)
-		dsr_remember_rest(frame, change.source, change.destination, place, new.seen);
+		dsr_remember_rest(frame, change.source, change.destination, place, call.now);
 	return dsr_undress(ctx, nic, frame, &change) ? next(DELIVERED) : drop(NO_ROOM);
 }
 

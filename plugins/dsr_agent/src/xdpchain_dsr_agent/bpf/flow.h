@@ -61,7 +61,7 @@ static __always_inline struct dsr_service *dsr_service_of(u32 place)
 
 static __always_inline bool dsr_alive(const struct dsr_flow *flow, u32 now)
 {
-	return flow && now - flow->seen <= dsr_idle(flow->state);
+	return flow && (s32)(now - flow->seen) <= (s32)dsr_idle(flow->state);	/* another CPU's clock may be ahead */
 }
 
 /* A flow that is known and was not idle for too long. `*opening` says which of the maps has it. */

@@ -50,7 +50,7 @@ static __always_inline struct dsr_rest *dsr_rest_of(const struct dsr_frame *fram
 	if (!dsr_datagram_of(frame, &datagram))
 		return NULL;
 	rest = dsr_rests.lookup(&datagram);
-	return rest && now - rest->seen <= DSR_REST_TICKS ? rest : NULL;
+	return rest && (s32)(now - rest->seen) <= DSR_REST_TICKS ? rest : NULL;	/* another CPU's clock may be ahead */
 }
 
 #endif
