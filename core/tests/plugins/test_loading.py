@@ -14,16 +14,6 @@ from xdpchain.plugins import BrokenPlugin, Plugins, load_plugins
 from core.tests.plugins.build import LIMITER, LIMITER_C, make_plugin
 
 
-def test_plugins_are_asked_in_the_order_of_their_names(folder: Path) -> None:
-    names = [f"one_{letter}" for letter in "ecadbf"]
-    for name in names:
-        make_plugin(folder, name)
-
-    asked = [name for name, _ in load_plugins().each("xdpchain_commands") if name in names]
-
-    assert sorted(names) == asked
-
-
 def broken(plugins: Plugins, name: str) -> BrokenPlugin:
     (one,) = [one for one in plugins.broken if one.name == name]
     return one
@@ -37,6 +27,16 @@ def test_a_good_plugin_is_loaded_with_its_distribution(folder: Path) -> None:
     (loaded,) = [one for one in plugins.loaded if one.name == "good"]
     assert (loaded.dist, loaded.version, loaded.functions) == ("good-dist", "2.5", ("good",))
     assert plugins.functions["good"].summary == "drops UDP packets to listed ports"
+
+
+def test_plugins_are_asked_in_the_order_of_their_names(folder: Path) -> None:
+    names = [f"one_{letter}" for letter in "ecadbf"]
+    for name in names:
+        make_plugin(folder, name)
+
+    asked = [name for name, _ in load_plugins().each("xdpchain_commands") if name in names]
+
+    assert sorted(names) == asked
 
 
 BREAKAGES = {
