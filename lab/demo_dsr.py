@@ -81,7 +81,7 @@ def _meanwhile(story: Story, site: Site, client: Client) -> None:
     seen = requests.seen().counts
     story.say(f"the requests beside it: {words(seen)}")
     story.claim("none of them failed", true={*seen} == {"ok"})
-    story.command(node, "show", "dsr_agent")
+    story.command(node, "show", "dsr_agent", until="tables of flows")
 
 
 def _megabytes(number: int) -> str:
