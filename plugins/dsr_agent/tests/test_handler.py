@@ -15,7 +15,7 @@ from xdpchain import Delete, Map, Put, PutMany, Write
 from xdpchain_dsr_agent import DsrAgent, DsrAgentConfig, Service
 from xdpchain_dsr_agent.check import problems
 from xdpchain_dsr_agent.shape import BITS, PROTOCOLS, shape_of, sixteen
-from xdpchain_dsr_agent.tables import PORT, SERVICE, TARGET, maps
+from xdpchain_dsr_agent.tables import PORT, SERVICE, SETTINGS, TARGET, maps
 
 FEW = 8
 SCHEMA = {one.name: one for one in maps(DsrAgentConfig(accept_from=(ip_network("10.0.13.0/24"),), max_services=FEW))}
@@ -26,6 +26,8 @@ class Model:
     """Maps in Python: packed keys and values."""
 
     maps: dict[str, dict[bytes, bytes]] = attrs.Factory(lambda: {name: {} for name in SCHEMA})
+    found: dict[int, Any] = attrs.Factory(dict)
+    """what CPUs may remember of the tables, by the generation under which they do"""
 
     @attrs.frozen
     class Reader:
@@ -33,6 +35,9 @@ class Model:
 
         schema: Map
         elements: Mapping[bytes, bytes]
+
+        def get(self, key: int) -> Any:
+            return self.schema.value.unpack(self.elements.get(key.to_bytes(4, "little"), bytes(self.schema.value.size)))
 
         def blob(self) -> bytes:
             size = self.schema.value.size
@@ -75,7 +80,8 @@ class Model:
         """What packets find, with services in place of numbers."""
         services = {place: {**SERVICE.unpack(packed)} for place, packed in self.maps["dsr_services"].items() if any(packed)}
         named = {name: {key: services[place] for key, place in self.maps[name].items()} for name in ("dsr_targets", "dsr_ports")}
-        rest = {name: self.maps[name] for name in ("dsr_settings", "dsr_accept", "dsr_endpoints")}
+        rest: dict[str, Any] = {name: self.maps[name] for name in ("dsr_accept", "dsr_endpoints")}
+        rest["dsr_settings"] = {**SETTINGS.unpack(self.maps["dsr_settings"][bytes(4)]), "generation": "of the places, too"}
         listed = {port: bits for port, bits in self.maps["dsr_listed"].items() if any(bits)}
         return {**named, **rest, "listed": listed, "services": sorted(map(str, services.values()))}
 
@@ -98,6 +104,11 @@ class Model:
             bit = {PROTOCOLS[name]: bit for name, bit in BITS.items()}[service["proto"]]
             assert not service["backend_port"] or listed[service["backend_port"]] & bit, "its port is listed"
         assert self.maps["dsr_accept"] or not called
+        settings = self.maps["dsr_settings"].get(bytes(4))
+        generation = SETTINGS.unpack(settings)["generation"] if settings else 0
+        if generation:
+            now = {name: dict(self.maps[name]) for name in ("dsr_targets", "dsr_ports", "dsr_accept", "dsr_endpoints")}
+            assert now == self.found.setdefault(generation, now), "what was found under a generation is what is there"
 
 
 def _steps(write: Write) -> Iterator[Write]:
@@ -204,9 +215,11 @@ def test_one_service_more_or_less_takes_a_handful_of_writes() -> None:
     model = Model()
     model.lead(None, many(FEW - 1))
 
-    assert 5 == model.lead(many(FEW - 1), many(FEW)), "stats, service, way back, port, target: the endpoint is there already"
-    assert 3 == model.lead(many(FEW), many(FEW, unknown="learn")), "its place is what it was; the ways are written again"
-    assert 4 == model.lead(many(FEW, unknown="learn"), many(FEW - 1))
+    around = 3
+    """the generation goes, the settings change, the generation comes"""
+    assert 5 + around == model.lead(many(FEW - 1), many(FEW)), "stats, service, way back, port, target: the endpoint is there already"
+    assert 3 + around == model.lead(many(FEW), many(FEW, unknown="learn")), "its place is what it was; the ways are written again"
+    assert 4 + around == model.lead(many(FEW, unknown="learn"), many(FEW - 1))
 
 
 def test_all_services_may_be_exchanged_at_once_and_the_daemon_killed_in_the_middle() -> None:
