@@ -24,13 +24,16 @@ struct dsr_hops {
 	u8 count;
 };
 
+/* The empty assembly keeps LLVM from making a pointer into the context for several readers, which the verifier refuses. */
 static __always_inline void *dsr_data(void *ctx, bool nic)
 {
+	asm volatile("" : "+r"(ctx));
 	return nic ? (void *)(long)((struct xdp_md *)ctx)->data : (void *)(long)((struct __sk_buff *)ctx)->data;
 }
 
 static __always_inline void *dsr_end(void *ctx, bool nic)
 {
+	asm volatile("" : "+r"(ctx));
 	return nic ? (void *)(long)((struct xdp_md *)ctx)->data_end : (void *)(long)((struct __sk_buff *)ctx)->data_end;
 }
 

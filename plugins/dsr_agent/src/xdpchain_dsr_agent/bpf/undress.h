@@ -92,20 +92,33 @@ static __always_inline bool dsr_write_transport(struct xdp_md *ctx, const struct
 	return true;
 }
 
-/* The same where the checksum may be one that is not computed yet, which the kernel knows. */
+/*
+ * The same where the checksum may be one that is not computed yet: it is that of the pseudo header then, knows no ports and is not inverted. The
+ * kernel's helper corrects only what is whole, so it shows in what it does to it. It is asked once, for it costs as much as a look-up.
+ */
 static __always_inline bool dsr_store_transport(struct __sk_buff *ctx, const struct dsr_frame *frame, u32 offset, const struct dsr_change *change)
 {
-	u32 check = (offset & (2 * DSR_FAR - 1)) + (frame->proto == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check)
-									       : __builtin_offsetof(struct udphdr, check));
-	u64 kept = frame->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	u32 inside = frame->proto == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check) : __builtin_offsetof(struct udphdr, check);
+	u16 before, *check = dsr_at(ctx, false, offset + inside, sizeof(*check));
+	u64 difference = change->addresses + dsr_difference2(frame->destination_port, change->port);
+	u64 none = frame->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	bool same = dsr_fold(difference) == 0xffff;	/* minus zero would not show */
 	struct udphdr *ports;
 
-	if (bpf_l4_csum_replace(ctx, check, 0, dsr_fold(change->addresses), kept | BPF_F_PSEUDO_HDR))
+	if (!check)
 		return false;
-	if (frame->destination_port == change->port)
-		return true;
-	if (bpf_l4_csum_replace(ctx, check, frame->destination_port, change->port, kept | sizeof(change->port)))
-		return false;
+	before = *check;
+	if (before || frame->proto == IPPROTO_TCP) {
+		if (bpf_l4_csum_replace(ctx, (offset + inside) & (2 * DSR_FAR - 1), 0, same ? 1 : dsr_fold(difference), none))
+			return false;
+		check = dsr_at(ctx, false, offset + inside, sizeof(*check));
+		if (!check)
+			return false;
+		if (*check == before)
+			*check = dsr_fold(before + change->addresses);
+		else if (same)
+			*check = before;
+	}
 	ports = dsr_at(ctx, false, offset, sizeof(*ports));
 	if (!ports)
 		return false;
