@@ -50,7 +50,7 @@ def test_more_elements_than_a_batch_takes_are_written_and_read(kind: MapKind) ->
 def test_chunks_have_all_elements_as_they_are_in_c(kind: MapKind) -> None:
     one = make(kind, ODD, 9000 if kind.is_array else 20_000)
     one.put_many((key, odd(key)) for key in range(9000))
-    found, most = {}, 0
+    found, most = dict[int, bytes](), 0
     for keys, values in one.chunks():
         count = len(keys) // 4
         size = len(values) // count

@@ -101,6 +101,9 @@ class Reader:
     def blob(self) -> bytes:
         raise NotImplementedError
 
+    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
+        raise NotImplementedError
+
     def inner(self, key: Any) -> MapReader | None:
         return None
 
