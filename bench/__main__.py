@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Benchmarks: `python -m bench [chain|ratelimit|maxconn|elb|control|elb-control ...] [--rounds N] [--json]`.
+Benchmarks: `python -m bench [chain|ratelimit|maxconn|elb|flood|control|elb-control ...] [--rounds N] [--json]`.
 
 Prints a table of figures beside what they are meant to be at most. Times are no tests: the exit code is 0 whatever they are.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 from xdpchain.bpf.compiler.compile import Compiler
 
-from bench import chains, connections, control, elb, elb_control, limiter
+from bench import chains, connections, control, elb, elb_control, flood, limiter
 from bench.measure import Result, pin
 
 ROUNDS = 21
@@ -28,6 +28,7 @@ BENCHES: Mapping[str, Callable[[Compiler, int], Iterator[Result]]] = {
     "ratelimit": limiter.measure,
     "maxconn": connections.measure,
     "elb": elb.measure,
+    "flood": flood.measure,
     # last: they move the process into namespaces of its own
     "control": control.measure,
     "elb-control": elb_control.measure,
