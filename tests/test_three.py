@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chain ratelimit -> maxconn -> elb: each lets through to the next what it should, and refuses what it should."""
+"""The chain ratelimit -> maxconn -> elb: each lets through to the next what it should, and refuses what it should; bad files change nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 from xdpchain.cli import main
+from xdpchain.errors import ExitCode
 from xdpchain.packets.capture import Captured, CaptureWriter
 from xdpchain.packets.notation import frame_of
 from xdpchain.testing import LoadChain, LoadedChain, Verdict
 from xdpchain_elb import Elb
 from xdpchain_maxconn import Maxconn
 from xdpchain_ratelimit import Ratelimit
+
+from core.tests.chain.conftest import Wire
+from tests.helpers.node import Node, until
+from tests.helpers.standstill import counts, standing
+from tests.helpers.traffic import Sender, syn_frame
 
 RATE, MAX = 4, 2
 NODE = f"""\
@@ -58,6 +65,38 @@ address = "10.200.1.1"
 port = 443
 protocol = "tcp"
 """
+RULE, LIMIT = "rate = 1\n", f"max = {MAX}\n"
+BAD: Mapping[str, tuple[str, str, str]] = {
+    "two rules for a port": (
+        RULE,
+        RULE + '[[function.ratelimit.rule]]\nports = ["70-90"]\nrate = 5\n',
+        "rule[1].ports: port 80 is in rule[0]",
+    ),
+    "two rules for a destination": (
+        "ports = [80]\nrate = 1\n",
+        'destination = ["10.200.1.0/24"]\nrate = 1\n[[function.ratelimit.rule]]\ndestination = ["10.200.1.0/24"]\nrate = 5\n',
+        "rule[1].destination: the whole of 10.200.1.0/24 is in rule[0]",
+    ),
+    "no rate": (RULE, "rate = 0\n", "rule[0].rate: "),
+    "a rate below 0": (RULE, "rate = -1\n", "rule[0].rate: "),
+    "no window": ('window = "8h"\n', 'window = "0s"\n', "rule[0].window: "),
+    "a source of 7 bits": (RULE, f"{RULE}per_source = {{ rate = 1, ipv4 = 7 }}\n", "rule[0].per_source.ipv4: "),
+    "a source of 33 bits": (RULE, f"{RULE}per_source = {{ rate = 1, ipv4 = 33 }}\n", "rule[0].per_source.ipv4: "),
+    "a source of 31 bits of IPv6": (RULE, f"{RULE}per_source = {{ rate = 1, ipv6 = 31 }}\n", "rule[0].per_source.ipv6: "),
+    "a source of 129 bits": (RULE, f"{RULE}per_source = {{ rate = 1, ipv6 = 129 }}\n", "rule[0].per_source.ipv6: "),
+    "a prefix of 33 bits": (RULE, f'{RULE}destination = ["192.0.2.0/33"]\n', "rule[0].destination[0]: "),
+    "a prefix of 129 bits": (RULE, f'{RULE}deny = ["2001:db8::/129"]\n', "rule[0].deny[0]: "),
+    "an action that nobody knows": (RULE, f'{RULE}action = "refuse"\n', "rule[0].action: "),
+    "a reset for UDP": (RULE, f'{RULE}protocol = "udp"\naction = "reset"\n', "rule[0].action: reset answers to new TCP connections"),
+    "two limits for a port": (LIMIT, f'{LIMIT}[[function.maxconn.limit]]\nports = ["70-90"]\nmax = 5\n', "limit[1]"),
+    "a limit of 0": (LIMIT, "max = 0\n", "limit[0].max: "),
+    "a limit below 0": (LIMIT, "max = -1\n", "limit[0].max: "),
+    "a limited source of 33 bits": (LIMIT, f"{LIMIT}source_max = 1\nsource_ipv4 = 33\n", "limit[0].source_ipv4: "),
+    "a limited source of 129 bits": (LIMIT, f"{LIMIT}source_max = 1\nsource_ipv6 = 129\n", "limit[0].source_ipv6: "),
+    "another action that nobody knows": (LIMIT, f'{LIMIT}action = "reject"\n', "limit[0].action: "),
+}
+"""What is wrong: some text of the file, what stands in its place, and how the refusal begins behind the instance."""
+
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 FORMS: Mapping[str, Packet] = {
     "IPv4": IP(src="192.0.2.7", dst="10.200.1.1"),
@@ -137,3 +176,36 @@ def test_what_one_refuses_the_next_ones_do_not_see_and_what_is_open_goes_on(load
 
     known = chain.send(ETHER / network / TCP(sport=1000, dport=80, flags="A") / Raw(b"GET /"))
     assert (known.verdict, known.function, known.path) == (Verdict.TX, "elb", ("ratelimit", "maxconn", "elb"))
+
+
+def test_bad_rules_and_limits_are_refused_in_plain_words_and_nothing_changes(here: Node, wire: Wire, tmp_path: Path) -> None:
+    text = NODE.replace("interface.eth0", f"interface.{wire.near}")
+    here.configure(text)
+    here.start()
+
+    def refused(name: str) -> str:
+        old, new, says = BAD[name]
+        file = tmp_path / f"{name}.toml"
+        file.write_text(text.replace(old, new, 1))
+        file.chmod(0o600)
+        words = here.command("apply", "--config", str(file), code=ExitCode.CONFIG)
+        instance = "ratelimit.rule" if says.startswith("rule") else "maxconn.limit"
+        return "" if f": function.{instance}{says[says.index('[') :]}" in words and "    hint: " in words else words
+
+    with Sender(wire.far, [syn_frame(80)]) as sender:
+        before = standing(here)
+        with ThreadPoolExecutor(4) as pool:
+            wrong = {name: words for name, words in zip(BAD, pool.map(refused, BAD), strict=True) if words}
+        after = standing(here)
+        until(lambda: sender.rounds > RATE)
+        rounds = sender.stop()
+
+    assert {} == wrong
+    assert "" == before.changes(after)
+    answers = {key[1:]: count for key, count in counts(here).items() if count and key[1] in {"ratelimit", "maxconn"} and key[3]}
+    assert answers == {
+        ("ratelimit", "NEXT", "admitted"): RATE,
+        ("ratelimit", "DROP", "rate_exceeded"): rounds - RATE,
+        ("maxconn", "NEXT", "admitted"): 1,
+        ("maxconn", "NEXT", "sent_again"): RATE - 1,
+    }
