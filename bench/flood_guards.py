@@ -131,7 +131,7 @@ def _nftables(lab: Lab) -> Callable[[], int]:
     lab.node.run("nft", "-f", "-", input=_METER)
 
     def let_in() -> int:
-        objects = json.loads(lab.node.run("nft", "-j", "list", "chain", "netdev", "flood", "ingress").stdout)["nftables"]
+        objects = json.loads(lab.node.run("nft", "--terse", "-j", "list", "chain", "netdev", "flood", "ingress").stdout)["nftables"]
         expressions = [one for each in objects for one in each.get("rule", {}).get("expr", ())]
         return sum(one["counter"]["packets"] for one in expressions if "counter" in one)
 
