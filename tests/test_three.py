@@ -178,6 +178,13 @@ def test_what_one_refuses_the_next_ones_do_not_see_and_what_is_open_goes_on(load
     assert (known.verdict, known.function, known.path) == (Verdict.TX, "elb", ("ratelimit", "maxconn", "elb"))
 
 
+def settings(node: Node) -> dict[str, Any]:
+    """All that the config handlers of ratelimit and maxconn have written; those of elb keep other things in the same tables."""
+    maps = [one for instance in node.status()["instances"] for one in instance["maps"] if one["role"] == "config"]
+    asked = {one["name"]: node.ask("show", instance=one["instance"], map=one["name"], limit=1 << 20, seconds=0) for one in maps}
+    return {name: answer["elements"] for name, answer in asked.items()}
+
+
 def test_bad_rules_and_limits_are_refused_in_plain_words_and_nothing_changes(here: Node, wire: Wire, tmp_path: Path) -> None:
     text = NODE.replace("interface.eth0", f"interface.{wire.near}")
     here.configure(text)
@@ -193,15 +200,17 @@ def test_bad_rules_and_limits_are_refused_in_plain_words_and_nothing_changes(her
         return "" if f": function.{instance}{says[says.index('[') :]}" in words and "    hint: " in words else words
 
     with Sender(wire.far, [syn_frame(80)]) as sender:
-        before = standing(here)
+        before, written = standing(here), settings(here)
         with ThreadPoolExecutor(4) as pool:
             wrong = {name: words for name, words in zip(BAD, pool.map(refused, BAD), strict=True) if words}
-        after = standing(here)
+        after, still = standing(here), settings(here)
         until(lambda: sender.rounds > RATE)
         rounds = sender.stop()
 
     assert {} == wrong
     assert "" == before.changes(after)
+    assert {"rl_rules", "mc_rules"} <= {*written}
+    assert written == still
     answers = {key[1:]: count for key, count in counts(here).items() if count and key[1] in {"ratelimit", "maxconn"} and key[3]}
     assert answers == {
         ("ratelimit", "NEXT", "admitted"): RATE,
