@@ -28,7 +28,7 @@ enum mc_answer {
 
 /*
  * One rule that a new connection concerns. Its pointers are never NULL, or the verifier would follow each mixture of those that are and those
- * that are not through all that comes behind: where there is no rule they lead to place 0.
+ * that are not through all that comes behind: where there is no rule they lead to place 0, or where those of the other rule lead.
  */
 struct mc_concern {
 	struct mc_rule *rule;
@@ -202,7 +202,11 @@ static __always_inline enum mc_answer mc_admit(const struct mc_settings *setting
 			return MC_HELD;
 		mc_forget_half(&spot);	/* of an epoch that is long over */
 	}
-	if (!mc_concern_of(&here, &claim, MC_HERE, place, ip6) || !mc_concern_of(&node, &claim, MC_NODE, settings->node, ip6))
+	if (!mc_concern_of(&here, &claim, MC_HERE, place, ip6))
+		return MC_UNCONCERNED;
+	node = here;
+	node.place = 0;
+	if (settings->node && !mc_concern_of(&node, &claim, MC_NODE, settings->node, ip6))
 		return MC_UNCONCERNED;
 	if (!(here.place | node.place))
 		return MC_UNCONCERNED;

@@ -81,6 +81,12 @@ static __always_inline struct mc_half *mc_half_at(const struct mc_spot *spot, u3
 	return mc_half.lookup(&at);
 }
 
+/* Whether a tag has this state and print. */
+static __always_inline bool mc_is_tag(u64 tag, u32 wanted)
+{
+	return !(((u32)tag ^ wanted) << (32 - MC_TIME_SHIFT));
+}
+
 /* False if the maps do not fit together: never. `flow` must lie at a multiple of 8. */
 static __always_inline bool mc_find_half(struct mc_spot *spot, const struct mc_flow *flow)
 {
@@ -94,12 +100,19 @@ static __always_inline bool mc_find_half(struct mc_spot *spot, const struct mc_f
 	if (!spot->ways)
 		return false;
 	wanted = spot->print << MC_PRINT_SHIFT | MC_WAY_HELD;
+	/* mostly it is not there: nothing else is done for that */
+#pragma unroll
+	for (u32 way = 0; way < MC_WAYS; way++)
+		if (mc_is_tag(mc_read_tag(spot, way), wanted))
+			goto likely;
+	return true;
+likely:
 	for (u32 way = 0; way < MC_WAYS; way++) {
 		u64 tag = mc_read_tag(spot, way);
 		struct mc_half *half;
 		u32 after;
 
-		if (((u32)tag ^ wanted) << (32 - MC_TIME_SHIFT))
+		if (!mc_is_tag(tag, wanted))
 			continue;
 		/* 0, but computed from the tag: no processor reads the entry before it */
 		after = tag;
