@@ -33,7 +33,7 @@ def possible(window: Window, rate: int, window_ns: int, begin_ns: int, end_ns: i
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-@pytest.mark.parametrize(("window", "window_ns", "rate"), [("1ms", 10**6, 1), ("7ms", 7 * 10**6, 900), ("24h", 86_400 * 10**9, 50_000)])
+@pytest.mark.parametrize(("window", "window_ns", "rate"), [("1ms", 10**6, 1), ("60ms", 60 * 10**6, 900), ("24h", 86_400 * 10**9, 50_000)])
 def test_the_program_answers_as_the_model_from_any_state(
     limiter: Limiter, window: str, window_ns: int, rate: int, data: st.DataObject
 ) -> None:
@@ -45,6 +45,8 @@ def test_the_program_answers_as_the_model_from_any_state(
     age = data.draw(st.one_of(st.sampled_from([0, 1, 2, -1, -2, NUMBERS - 2]), st.integers(0, NUMBERS - 1)))
     previous, current = data.draw(count), data.draw(count)
     before = Window((time.monotonic_ns() // window_ns - age) % NUMBERS, previous, current)
+    if data.draw(st.booleans()):
+        chain.send(SYN)  # so that the CPU has asked for the time in this tick already
     chain.maps["ratelimit"]["rl_windows"].put(place, {**entry, "word": before.word})
 
     begin_ns = time.monotonic_ns()
