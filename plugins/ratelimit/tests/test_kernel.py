@@ -61,6 +61,24 @@ def test_the_program_answers_as_the_model_from_any_state(
         assert after["word"] == before.word, "a refused connection must not write"
 
 
+def test_room_that_has_just_become_is_seen_though_the_time_was_asked_for_before(limiter: Limiter) -> None:
+    rate, window_ns, soon_ns, refused = 4_000_000, 1_000_000_000, 100_000, 0
+    chain = loaded(limiter, "1s", rate)
+    place, entry = next((place, entry) for place, entry in chain.maps["ratelimit"]["rl_windows"].items() if entry["id"])
+    while refused < 30:
+        number, elapsed_ns = divmod(time.monotonic_ns() + soon_ns, window_ns)
+        # all of the window before was used: of this one as much as is over
+        over = Window(number % NUMBERS, rate, rate * elapsed_ns // window_ns)
+        chain.maps["ratelimit"]["rl_windows"].put(place, {**entry, "word": over.word})
+        if chain.send(SYN).verdict is Verdict.DROP:
+            refused += 1
+        else:
+            soon_ns = min(2 * soon_ns, window_ns // 100)
+        while time.monotonic_ns() < number * window_ns + elapsed_ns + 10_000:
+            pass
+        assert chain.send(SYN).verdict is Verdict.PASS
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_program_answers_as_the_model_of_a_burst_from_any_state(limiter: Limiter, data: st.DataObject) -> None:
