@@ -18,10 +18,10 @@
  * so that any interval of length L sees at most B + L / C. Times are in 2^-14 ns, modulo 2^64 (13 days). A word further ahead than there can be is
  * an old one, seen from behind.
  *
- * To ask for the time costs as much as all the rest for one limit. So a CPU does it once in a tick of the kernel, and for what comes later in that tick
- * it takes the time to be that or up to RL_LAG more. Within one window what is used only becomes less, so what is admitted at the first of these
- * moments, or refused at the last, would be so at the right one, too, and leave the same word. Where the answer or the window could be another
- * by then, and for GCRA, whose word holds the time itself, the time is asked for: the answers are always those of the right time.
+ * To ask for the time costs more than all the rest for one limit. So a CPU does it once in a tick of the kernel, and for what comes later in that
+ * tick it takes the time to be that or up to RL_LAG more. Within one window what is used only becomes less, so what is admitted at the first of
+ * these moments, or refused at the last, would be so at the right one, too, and leave the same word. Where the answer or the window could be
+ * another by then, and for GCRA, whose word holds the time itself, the time is asked for: the answers are always those of the right time.
  */
 #ifndef RL_LIMIT_H
 #define RL_LIMIT_H
