@@ -38,7 +38,7 @@ _TRIES = 10
 
 @attrs.define
 class Figures:
-    """Of one guard: nanoseconds for a frame, each time it was measured; how many were sent in all, and how many of them were let in or lost."""
+    """Of one guard: nanoseconds for a frame, each time it was measured; how many were sent in all, let in to the node's TCP, or lost."""
 
     ns: list[float] = attrs.field(factory=list)
     frames: int = 0
@@ -47,9 +47,9 @@ class Figures:
 
     def add(self, guard: Guard, frames: int) -> bool:
         """Send so many and look what becomes of them. False: some were lost before the guard, and the time is that of the others."""
-        before = guard.let_in()
+        before = guard.lab.tcp("InSegs")
         sent = guard.lab.send(frames)
-        self.let_in += guard.let_in() - before
+        self.let_in += guard.lab.tcp("InSegs") - before
         self.frames += sent.frames
         self.lost += sent.lost
         if not sent.lost:
@@ -97,7 +97,7 @@ def _clients(guard: Guard) -> Result:
     figures = Figures()
     guard.lab.send(_WARM)
     seen = guard.lab.visit(_VISIT_S, lambda: figures.add(guard, _PIECE))
-    if errors := guard.lab.checksum_errors():
+    if errors := guard.lab.tcp("InCsumErrors"):
         sys.exit(f"{guard.case}: the kernel found {errors} wrong checksums: these are no SYNs")
     detail = f"of {seen.opened}; {seen.again} others needed a second SYN; {figures.frames / 1e6:.1f} million SYNs of the flood, {figures.lost} lost before it"
     return Result("flood", guard.case, seen.failed, "clients failed", 0 if guard.kind is Kind.OURS else None, detail)

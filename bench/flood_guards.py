@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -25,13 +24,15 @@ from bench.node import bpffs
 RATE, BURST = 9, 3
 """A source's own limit: so many a minute, and so many at once."""
 _TABLE = 131_072
+_KEPT_S = 600
+"""How long a source is remembered: longer than between two measurements, or it would begin anew in each."""
 _SHARED_PLENTY, _SHARED_SCARCE = 1_000_000, 1000
 KNOWN, UNKNOWN = "64k sources", "any source"
 
-_SYN = f"iptables -t raw -A PREROUTING -p tcp --dport {PORT} --syn"
 _HASHLIMIT = (
-    f"{_SYN} -m hashlimit --hashlimit-name flood --hashlimit-mode srcip --hashlimit-above {RATE}/minute --hashlimit-burst {BURST} "
-    f"--hashlimit-htable-size {_TABLE // 2} --hashlimit-htable-max {_TABLE} -j DROP"
+    f"iptables -t raw -A PREROUTING -p tcp --dport {PORT} --syn -m hashlimit --hashlimit-name flood --hashlimit-mode srcip "
+    f"--hashlimit-above {RATE}/minute --hashlimit-burst {BURST} "
+    f"--hashlimit-htable-size {_TABLE // 2} --hashlimit-htable-max {_TABLE} --hashlimit-htable-expire {_KEPT_S * 1000} -j DROP"
 )
 _METER = f"""
 table netdev flood {{
@@ -39,12 +40,11 @@ table netdev flood {{
     type ipv4_addr
     size {_TABLE}
     flags dynamic,timeout
-    timeout 1m
+    timeout {_KEPT_S}s
   }}
   chain ingress {{
     type filter hook ingress device eth0 priority 0
     tcp dport {PORT} tcp flags & (syn|ack) == syn add @sources {{ ip saddr limit rate over {RATE}/minute burst {BURST} packets }} drop
-    tcp dport {PORT} tcp flags & (syn|ack) == syn counter
   }}
 }}
 """
@@ -60,13 +60,12 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Guard:
-    """What stands against a flood, in a lab of its own; `let_in` is how many SYNs it let in so far (those that get a cookie are not)."""
+    """What stands against a flood, in a lab of its own."""
 
     kind: Kind
     name: str
     flood: str
     lab: Lab
-    let_in: Callable[[], int]
 
     @property
     def case(self) -> str:
@@ -78,22 +77,24 @@ def guards(stack: contextlib.ExitStack, compiler: Compiler, folder: Path) -> Ite
     netns, programs = stack.enter_context(Netns()), Programs(compiler)
     bare = Lab(netns, programs, 0xFFFF)
     bare.drop_all()
-    yield Guard(Kind.BARE, "bare XDP_DROP", KNOWN, bare, lambda: 0)
+    yield Guard(Kind.BARE, "bare XDP_DROP", KNOWN, bare)
 
     for flood, hosts, action, rate in ((KNOWN, 0xFFFF, "drop", _SHARED_PLENTY), (UNKNOWN, 0x1FFFFFFF, "syn-cookie", _SHARED_SCARCE)):
         lab = Lab(netns, programs, hosts)
         lab.serve()
-        yield Guard(Kind.OURS, f"ratelimit {action}", flood, lab, _ratelimit(stack, lab, compiler, folder / action, action, rate))
+        _ratelimit(stack, lab, compiler, folder / action, action, rate)
+        yield Guard(Kind.OURS, f"ratelimit {action}", flood, lab)
         for name, command, put in (("iptables hashlimit", "iptables", _iptables), ("nftables meter", "nft", _nftables)):
             if not shutil.which(command):
                 print(f"flood: {command} is not installed: no comparison with {name}, {flood}", file=sys.stderr)
                 continue
             lab = Lab(netns, programs, hosts)
             lab.serve()
-            yield Guard(Kind.THEIRS, name, flood, lab, put(lab))
+            put(lab)
+            yield Guard(Kind.THEIRS, name, flood, lab)
 
 
-def _ratelimit(stack: contextlib.ExitStack, lab: Lab, compiler: Compiler, folder: Path, action: str, rate: int) -> Callable[[], int]:
+def _ratelimit(stack: contextlib.ExitStack, lab: Lab, compiler: Compiler, folder: Path, action: str, rate: int) -> None:
     own = {"rate": RATE, "window": "1m", "burst": BURST}
     rule = {"ports": [PORT], "rate": rate, "window": "1s", "action": action, "per_source": own}
     document = {"interface": {"eth0": {"chain": ["ratelimit"]}}, "function": {"ratelimit": {"sources": _TABLE, "rule": [rule]}}}
@@ -107,32 +108,12 @@ def _ratelimit(stack: contextlib.ExitStack, lab: Lab, compiler: Compiler, folder
     with lab.node.entered():
         engine.apply(loads(document, {"ratelimit": Ratelimit()}), list_interfaces())
 
-    def let_in() -> int:
-        hops = [hop for place in engine.snapshot().places for hop in place.hops]
-        return sum(count.packets for hop in hops for count in hop.counts if count.reason == "admitted")
 
-    return let_in
-
-
-def _iptables(lab: Lab) -> Callable[[], int]:
+def _iptables(lab: Lab) -> None:
     lab.poll()
     lab.node.run(*_HASHLIMIT.split())
-    lab.node.run(*_SYN.split())  # without a target it counts what is left
-
-    def let_in() -> int:
-        *_, last = lab.node.run("iptables", "-t", "raw", "-vnxL", "PREROUTING").stdout.strip().splitlines()
-        return int(last.split()[0])
-
-    return let_in
 
 
-def _nftables(lab: Lab) -> Callable[[], int]:
+def _nftables(lab: Lab) -> None:
     lab.poll()
     lab.node.run("nft", "-f", "-", input=_METER)
-
-    def let_in() -> int:
-        objects = json.loads(lab.node.run("nft", "--terse", "-j", "list", "chain", "netdev", "flood", "ingress").stdout)["nftables"]
-        expressions = [one for each in objects for one in each.get("rule", {}).get("expr", ())]
-        return sum(one["counter"]["packets"] for one in expressions if "counter" in one)
-
-    return let_in
