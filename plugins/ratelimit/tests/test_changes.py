@@ -257,7 +257,7 @@ places = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(places, min_size=2, max_size=4))
 def test_after_any_changes_the_rule_with_the_port_and_the_longest_destination_decides(sequence: list[RatelimitConfig]) -> None:
     memory = Memory()
