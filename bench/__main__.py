@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Benchmarks: `python -m bench [chain|ratelimit|maxconn|elb|agent|control|elb-control|dsr-path ...] [--rounds N] [--json]`.
+Benchmarks: `python -m bench [BENCH ...] [--rounds N] [--json]`; --help names them.
 
 Prints a table of figures beside what they are meant to be at most. Times are no tests: the exit code is 0 whatever they are.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 from xdpchain.bpf.compiler.compile import Compiler
 
-from bench import agent, chains, connections, control, dsr_path, elb, elb_control, limiter
+from bench import agent, chains, connections, control, dsr_path, elb, elb_control, flood, limiter
 from bench.measure import Result, pin
 
 ROUNDS = 21
@@ -29,6 +29,7 @@ BENCHES: Mapping[str, Callable[[Compiler, int], Iterator[Result]]] = {
     "maxconn": connections.measure,
     "elb": elb.measure,
     "agent": agent.measure,
+    "flood": flood.measure,
     # last: they move the process into namespaces of its own
     "control": control.measure,
     "elb-control": elb_control.measure,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scapy.layers.inet import TCP, UDP
@@ -21,17 +21,19 @@ from xdpchain.chain.private import PrivateChain
 from xdpchain_ratelimit import Ratelimit
 
 from bench.chains import families, frame, load
-from bench.elb_front import Flows, Fronts, shape
+from bench.elb_front import Flows, Front, Fronts, Shape, shape
 from bench.measure import Behind, Result, bare, compare, compare_net, program
 
 REACH_LIMITED, REACH_OTHER, REACH_SOURCES = 4.0, 1.4, 5.0
 
-_LIMITED, _ADMITTED, _FREE = 80, 81, 82
-"""Ports: one whose rate is used up for a day, one whose rate is never used up, one without a rule."""
+_LIMITED, _ADMITTED, _FREE, _SHORT = 80, 81, 82, 83
+"""Ports: one whose rate is used up for a day, one whose rate is never used up, one without a rule, one whose window is the shortest."""
 _SOURCES = 65_536
 _WARM = 2_000_000
 """Frames by which all sources are known."""
-_PLENTY: Mapping[str, Any] = {"rate": 4_000_000, "window": "1ms"}
+_REPEAT = 1_000_000
+"""Runs in one call where sources come by chance: with fewer, many would come for the first time since other programs had the caches."""
+_PLENTY: Mapping[str, Any] = {"rate": 4_000_000, "window": "500ms"}
 _DESTINATIONS = ("192.0.2.2", "2001:db8::2")
 
 
@@ -48,7 +50,12 @@ def _load(compiler: Compiler, *rules: Mapping[str, Any], **keys: Any) -> Private
 
 def _one_frame(compiler: Compiler, rounds: int) -> Iterator[Result]:
     reference = bare(compiler)
-    chain = _load(compiler, {"ports": [_LIMITED], "rate": 1, "window": "24h"}, {"ports": [_ADMITTED], **_PLENTY})
+    chain = _load(
+        compiler,
+        {"ports": [_LIMITED], "rate": 1, "window": "24h"},
+        {"ports": [_ADMITTED], **_PLENTY},
+        {"ports": [_SHORT], **_PLENTY, "window": "1ms"},
+    )
     near = _load(compiler, {"destination": _DESTINATIONS, "ports": [_LIMITED], "rate": 1, "window": "24h"})
     for family, network in families().items():
         syn = frame(network, TCP(dport=_LIMITED, flags="S"))
@@ -56,6 +63,7 @@ def _one_frame(compiler: Compiler, rounds: int) -> Iterator[Result]:
             "limited SYN": (chain, syn, REACH_LIMITED),
             "limited SYN, rule for an address": (near, syn, REACH_LIMITED),
             "admitted SYN": (chain, frame(network, TCP(dport=_ADMITTED, flags="S")), None),
+            "admitted SYN, window of 1ms": (chain, frame(network, TCP(dport=_SHORT, flags="S")), None),
             "SYN to a port without a rule": (chain, frame(network, TCP(dport=_FREE, flags="S")), None),
             "TCP, no SYN": (chain, frame(network, TCP(dport=_LIMITED, flags="A")), REACH_OTHER),
             "UDP": (chain, frame(network, UDP(dport=_LIMITED)), REACH_OTHER),
@@ -66,6 +74,10 @@ def _one_frame(compiler: Compiler, rounds: int) -> Iterator[Result]:
         samples = compare(program(reference.fd, frames["UDP"][1]), cases, rounds)
         for name, (_, _, reach) in frames.items():
             yield Result("ratelimit", f"{name}, {family}", samples[name].ratio, "x", reach, f"{samples[name].ns:.0f} ns")
+
+
+def _time(front: Front, shape: Shape) -> Callable[[], float]:
+    return lambda: test_run(front.fd, shape.frame, repeat=_REPEAT)[2]
 
 
 def _many_sources(compiler: Compiler, rounds: int) -> Iterator[Result]:
@@ -84,6 +96,7 @@ def _many_sources(compiler: Compiler, rounds: int) -> Iterator[Result]:
             known = sum(1 for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"])
             if known < 0.97 * _SOURCES:
                 sys.exit(f"{name}, {family}: only {known} sources are known")
-            cases[f"SYN of one of 64k sources, {name}, {family}"] = Behind(behind.time, fronts.before(passing, syn, Flows.ANY).time)
+            alone = fronts.before(passing, syn, Flows.ANY)
+            cases[f"SYN of one of 64k sources, {name}, {family}"] = Behind(_time(behind, syn), _time(alone, syn))
     for name, sample in compare_net(program(passing.fd, frame(next(iter(families().values())), TCP(flags="S"))), cases, rounds).items():
         yield Result("ratelimit", name, 1 + sample.ratio, "x", REACH_SOURCES, f"{sample.ns:.0f} ns more than a bare XDP_PASS")

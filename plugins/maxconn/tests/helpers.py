@@ -21,8 +21,7 @@ from scapy.layers.l2 import Ether
 from xdpchain import Hook, KernelFunction, Map, MapKind, Program, Role, u32, u64
 from xdpchain.bpf import libbpf
 from xdpchain.sockets import tcp_sockets
-from xdpchain.testing import Node
-from xdpchain.testing.namespace import Namespace
+from xdpchain.testing import Namespace, Node
 from xdpchain_maxconn import Maxconn
 
 PORT = 80

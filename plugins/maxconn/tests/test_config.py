@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP
+from xdpchain import ConfigError, Hook, Problem, Program
 from xdpchain.config import loads
-from xdpchain.errors import ConfigError, KernelError, Problem
+from xdpchain.errors import KernelError
+from xdpchain.hookspecs import Finding, State
 from xdpchain.testing import Verdict
-from xdpchain_maxconn import Maxconn
+from xdpchain_maxconn import Maxconn, xdpchain_doctor
 from xdpchain_maxconn.limits import places
 
 from plugins.maxconn.tests.conftest import Limiter
@@ -87,7 +89,41 @@ def test_a_limit_that_is_gone_leaves_nothing_behind(limiter: Limiter) -> None:
     assert chain.send(syn(2)).verdict is Verdict.PASS
 
 
-def test_a_kernel_without_the_tracepoint_or_the_members_is_refused_by_name(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Maxconn, "offsets", {"MC_SOCK_NET": "sock.nowhere", "MC_NET_COOKIE": "net.net_cookie"})
-    with pytest.raises(KernelError, match="maxconn cannot work with this kernel: the kernel's struct sock has no nowhere"):
+NO_EVENT = Program(Hook.TRACEPOINT, "mc_state", event="sock:no_such_event", fields=("skaddr",))
+MISSING = [
+    ("offsets", {"MC_SOCK_NET": "sock.nowhere", "MC_NET_COOKIE": "net.net_cookie"}, "the kernel's struct sock has no nowhere"),
+    ("programs", (Maxconn.programs[0], NO_EVENT, Maxconn.programs[2]), "tracepoint sock:no_such_event is not to be found"),
+]
+
+
+@pytest.mark.parametrize(("what", "value", "message"), MISSING)
+def test_a_kernel_without_the_tracepoint_or_the_members_is_refused_by_name(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, what: str, value: Any, message: str
+) -> None:
+    monkeypatch.setattr(Maxconn, what, value)
+    with pytest.raises(KernelError, match=f"maxconn cannot work with this kernel: {message}"):
         limiter({"max": 1})
+
+
+def doctor(*, used: bool) -> Finding:
+    chains = {"interface": {"eth0": {"chain": ["maxconn"]}}, "function": {"maxconn": {"limit": [{"max": 1}]}}} if used else {}
+    (finding,) = xdpchain_doctor(loads(chains, {"maxconn": Maxconn()}))
+    return finding
+
+
+@pytest.mark.usefixtures("compiler")
+def test_doctor_finds_nothing_wrong_with_this_kernel() -> None:
+    assert (doctor(used=True).state, *(one.state for one in xdpchain_doctor(None))) == (State.OK, State.OK)
+
+
+@pytest.mark.parametrize(("what", "value", "message"), MISSING)
+def test_doctor_says_what_is_missing_and_it_is_an_error_where_maxconn_is_used(
+    monkeypatch: pytest.MonkeyPatch, what: str, value: Any, message: str
+) -> None:
+    monkeypatch.setattr(Maxconn, what, value)
+
+    for used, state in ((True, State.FAIL), (False, State.WARN)):
+        finding = doctor(used=used)
+        assert (finding.subject, finding.state) == ("maxconn", state)
+        assert message in finding.text
+        assert finding.hint

@@ -257,7 +257,7 @@ places = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(places, min_size=2, max_size=4))
 def test_after_any_changes_the_rule_with_the_port_and_the_longest_destination_decides(sequence: list[RatelimitConfig]) -> None:
     memory = Memory()
@@ -308,3 +308,23 @@ def test_windows_outlive_the_daemon_and_what_is_new_when_it_comes_back(node: Run
     assert after is not windows
     assert after.get(place) == {**window, "word": 12345}
     assert sum(1 for _, one in after.items() if one["id"]) == 2
+
+
+def test_of_lists_with_thousands_of_prefixes_the_difference_alone_is_written() -> None:
+    def listed(numbers: range, *, allow: Sequence[IPNetwork] = ()) -> RatelimitConfig:
+        deny = tuple(ip_network((0x0A000000 + (number << 8), 24)) for number in numbers)
+        return RatelimitConfig(rule=(Rule(ports=(PortRange(80, 80),), rate=1, allow=tuple(allow), deny=deny),))  # type: ignore[arg-type]
+
+    memory = Memory()
+    first, second = listed(range(5000)), listed(range(3, 5002), allow=[ip_network("10.0.1.0/24")])
+    for write in list(Ratelimit().configure(None, first, memory.maps)):
+        memory.write(write)
+
+    writes = list(Ratelimit().configure(first, second, memory.maps))
+
+    (place,) = (place for place, window in memory.maps["rl_windows"].items() if window["id"])
+    assert {(type(one), one.key) for one in writes if isinstance(one, Put | Delete)} == {
+        *((Put, list_key(place, ip_network(one))) for one in ("10.0.1.0/24", "10.19.136.0/24", "10.19.137.0/24")),
+        *((Delete, list_key(place, ip_network(one))) for one in ("10.0.0.0/24", "10.0.2.0/24")),
+    }
+    assert len(writes) == 5

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
 import socket
 import struct
 from collections import Counter
+from collections.abc import Sequence
 
 from scapy.layers.inet import IP, TCP
-from xdpchain.testing import Verdict
+from xdpchain.testing import LoadedChain, Verdict
 from xdpchain_ratelimit import Ratelimit
 
 from plugins.ratelimit.tests.conftest import Limiter
@@ -33,6 +37,60 @@ def test_several_cpus_at_once_admit_exactly_the_rate_of_each_source(limiter: Lim
     known = Counter(sender["address"] for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"])
     assert len(known) == sources
     assert set(known.values()) == {1}, "a source has one place"
+
+
+def test_a_source_that_comes_to_two_cpus_at_once_gets_one_place(limiter: Limiter, long_window: str) -> None:
+    sources = 6000
+    chain = limiter({"ports": [80], "rate": 100_000, "per_source": {"rate": 1}}, window=long_window)
+    frames = [syn(number) for number in range(sources)]
+
+    in_step(chain, frames)
+
+    known = Counter(sender["address"] for _, sender in chain.maps["ratelimit"]["rl_senders"].items() if sender["id"])
+    assert len(known) == sources
+    assert [address for address, places in known.items() if places > 1] == []
+    assert chain.counts("ratelimit")[Verdict.NEXT, "admitted"] == sources
+
+
+def in_step(chain: LoadedChain, frames: Sequence[bytes]) -> None:
+    """Send each frame from two CPUs, each time as close to one moment as two processes can."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    assert len(cpus) == 2, "one CPU proves nothing"
+    with mmap.mmap(-1, 8 * len(cpus)) as memory:
+        at = memoryview(memory).cast("Q")
+        child = os.fork()
+        if child == 0:
+            failed = 1
+            with contextlib.suppress(BaseException):
+                walk(chain, frames, cpus, at, 1)
+                failed = 0
+            at[1] = GONE
+            os._exit(failed)
+        before = os.sched_getaffinity(0)
+        try:
+            walk(chain, frames, cpus, at, 0)
+        finally:
+            os.sched_setaffinity(0, before)
+            at[0] = GONE
+            status = os.waitpid(child, 0)[1]
+            at.release()
+    assert status == 0
+
+
+GONE = 2**32
+"""how far a process is that waits for nobody any more"""
+
+
+def walk(chain: LoadedChain, frames: Sequence[bytes], cpus: Sequence[int], at: memoryview, own: int) -> None:
+    """One of the two: at each frame it waits until the other is there, too."""
+    os.sched_setaffinity(0, {cpus[own]})
+    other = 1 - own
+    for number, frame in enumerate(frames, 1):
+        at[own] = number
+        while at[other] < number:
+            os.sched_yield()
+        chain.repeat(frame)
+    at[own] = GONE
 
 
 def test_a_full_table_forgets_sources_says_so_and_the_shared_limit_holds(limiter: Limiter, long_window: str) -> None:

@@ -52,7 +52,7 @@ class Maxconn(KernelFunction[MaxconnConfig]):
         Reason("would_refuse", "a new connection over a limit that lets it in all the same: action count, enforce, allow"),
         Reason("limit_reached", "a new connection to where as many are open as may be"),
         Reason("source_limit_reached", "a new connection of a source that has as many open as it may"),
-        Reason("no_room", "a new connection for whose reservation the kernel has no memory; taken for one over the limit"),
+        Reason("no_room", "a new connection that other CPUs kept from making a reservation; taken for one over the limit"),
         Reason("unreadable", "what could hide a new connection: a fragment without its TCP header, more IPv6 headers than are read"),
     )
 

@@ -8,6 +8,7 @@ A limit is found again by its id, a hash of what it is about: its counts go on w
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from xdpchain import Delete, IPAddress, IPNetwork, Maps, Put, Write
 
 from xdpchain_maxconn.config import Limit, MaxconnConfig, ports_of
-from xdpchain_maxconn.tables import PLACES, no_count
+from xdpchain_maxconn.tables import PLACES, SECRETS, no_count
 
 NO_MAX = 1 << 62
 Service = tuple[IPv6Address, int]
@@ -48,6 +49,8 @@ def writes(old: MaxconnConfig | None, new: MaxconnConfig, maps: Maps) -> Iterato
     """The writes from `old` to `new`, in an order that packets may see half of."""
     if old is None:
         yield from (Put("mc_masks", bits, IPv6Network((0, bits)).netmask) for bits in range(129))
+    if not any(maps["mc_secret"].blob()):
+        yield Put("mc_secret", 0, {"word": [secrets.randbits(64) for _ in range(SECRETS)]})
     had = places(maps)
     wanted = _place([limit_id(limit) for limit in new.limit], had)
     for id_, place in wanted.items():

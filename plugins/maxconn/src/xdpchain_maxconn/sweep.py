@@ -25,6 +25,8 @@ ADD, REMOVE, RELEASE, RECOUNT, SET_LIMIT, SET_SOURCE, FORGET = range(1, 8)
 """`enum mc_what`."""
 
 _SYN_SENT = 2
+_HELD = 2
+"""The state of a way with a reservation (bpf/half.h)."""
 _ANY = (bytes(16), bytes(10) + b"\xff\xff" + bytes(4))
 _WHOLE = (1 << 128) - 1
 
@@ -80,9 +82,9 @@ def _differences(config: MaxconnConfig, seen: Seen, at_ns: int, maps: Maps) -> I
         local, _, port, _ = FLOW.unpack(key)
         if _concerns(concerned, local, port) and (config.outgoing or _incoming(seen, local, port)):
             yield ADD, key, 0, 0
-    for key, held in maps["mc_half"].items():
-        if held["since_ns"] < at_ns - config.handshake and key not in seen.opening:
-            yield RELEASE, key, held["since_ns"], 0
+    for held in _half_open(maps):
+        if held["since_ns"] < at_ns - config.handshake and held["flow"] not in seen.opening:
+            yield RELEASE, held["flow"], held["since_ns"], 0
 
 
 def _counts(
@@ -126,6 +128,13 @@ def source_key(id_: int, flow: bytes, bits: int) -> bytes:
     """The key of the count of a connection's source."""
     address = int.from_bytes(flow[16:32], "big") & (_WHOLE << (128 - bits))
     return SOURCE_KEY.pack(id_, (address & _WHOLE).to_bytes(16, "big"))
+
+
+def _half_open(maps: Maps) -> Iterator[Mapping[str, Any]]:
+    """The entries of `mc_half` that are in use. One may be written at this moment: the routine finds no such connection then."""
+    tags = memoryview(maps["mc_ways"].blob()).cast("Q")
+    used = [at for at, tag in enumerate(tags) if tag & 3 == _HELD]
+    yield from filter(None, maps["mc_half"].get_many(used))
 
 
 def _limits(maps: Maps) -> dict[int, tuple[int, int]]:

@@ -18,7 +18,10 @@ EPOCHS, EPOCH_SHIFT = 4, 35
 NO_SOURCE = 255
 TODO = 4096
 """How much of a sweep's work is written down at a time."""
-HALF_OPEN, CLOSED = 65_536, 16_384
+SETS, SET = 8192, 8
+"""How many sets of reservations there are, and how many ways each has."""
+SECRETS = 7
+CLOSED = 16_384
 
 FLOW = struct.Struct("=16s16sHH")
 SOURCE_KEY = struct.Struct("=Q16s")
@@ -30,10 +33,13 @@ PREFIX = Struct("mc_prefix", {"bits": u32, "address": ipv6})
 COUNT = Struct("mc_count", {"established": u64, "reserved": Array(u64, EPOCHS)})
 LIMIT = Struct("mc_limit", {"id": u64, "count": COUNT})
 CLAIM = Struct("mc_claim", {"id": Array(u64, 2), "place": Array(u32, 2), "bits": Array(u8, 2), "unused": Raw(6)})
-RESERVATION = Struct("mc_reservation", {"since_ns": u64, "claim": CLAIM})
+HALF = Struct("mc_half", {"flow": Raw(FLOW.size), "way": u32, "since_ns": u64, "claim": CLAIM})
+WAYS = Struct("mc_ways", {"tag": Array(u64, SET)})
+SECRET = Struct("mc_secret", {"word": Array(u64, SECRETS)})
 CONNECTION = Struct("mc_connection", {"since_ns": u64, "generation": u64, "claim": CLAIM})
 STATS_FIELDS = ("admitted", "refused", "source_refused", "excused", "found", "lost", "corrected", "full")
 STATS = Struct("mc_stats", dict.fromkeys(STATS_FIELDS, u64))
+CLOCK = Struct("mc_clock", {"tick": u64, "ns": u64})
 REPAIR = Struct("mc_todo", {"key": Raw(FLOW.size), "what": u32, "old": u64, "new": u64})
 JOB = Struct("mc_job", {"at_ns": u64, "at": u32, "todo": u32})
 
@@ -62,10 +68,13 @@ def maps(config: MaxconnConfig) -> Sequence[Map]:
         array("mc_limits", LIMIT, PLACES, Role.STATE, "how many connections each limit has"),
         table("mc_sources", MapKind.HASH, source, COUNT, config.sources if by_source else 1, Role.STATE, "connections by source"),
         table("mc_flows", MapKind.HASH, flow, CONNECTION, config.connections, Role.STATE, "connections that are open"),
-        table("mc_half", MapKind.LRU_HASH, flow, RESERVATION, min(config.connections, HALF_OPEN), Role.STATE, "connections being opened"),
+        array("mc_secret", SECRET, 1, Role.STATE, "by which connections being opened are found"),
+        array("mc_ways", WAYS, SETS, Role.STATE, "which places of mc_half are taken"),
+        array("mc_half", HALF, SETS * SET, Role.STATE, "connections being opened"),
         table("mc_closed", MapKind.LRU_HASH, flow, u64, CLOSED, Role.STATE, "when connections were closed"),
         # kept like `stats`, but counted by `metrics`: with the limit for a label, not the place
         array("mc_stats", STATS, PLACES, Role.STATE, "what became of connections, by limit", MapKind.PERCPU_ARRAY),
+        array("mc_clock", CLOCK, 1, Role.SCRATCH, "the time", MapKind.PERCPU_ARRAY),
         array("mc_todo", REPAIR, TODO, Role.SCRATCH, "what a sweep has found out"),
         array("mc_job", JOB, 1, Role.SCRATCH, "how much of it is done"),
     )

@@ -14,6 +14,7 @@ from xdpchain_ratelimit import ports, tables
 from xdpchain_ratelimit.config import PerSource, RatelimitConfig, Rule
 from xdpchain_ratelimit.window import Arrival, Window, cost_of
 
+ANSWERS = frozenset({"reset", "syn-cookie"})
 TICK_BITS, MAX_AGE = 30, 255
 """Ages of sources are in ticks of 2^30 ns, in a byte."""
 
@@ -111,6 +112,7 @@ def packed(config: RatelimitConfig, rule: Rule, place: int) -> bytes:
     flags |= tables.COUNT_ALL if rule.count == "all" else 0
     flags |= tables.IN_PART if rule.enforce < 100 else 0
     flags |= tables.PER_SOURCE if own else 0
+    flags |= tables.ANSWERS if rule.action in ANSWERS else 0
     flags |= tables.SOURCE_GCRA if own and own.burst is not None else 0
     mask6 = tables.mask_words(source.ipv6 if source else 128)
     values: dict[str, Any] = {
@@ -160,4 +162,5 @@ def gates(config: RatelimitConfig) -> int:
             word |= tables.TCP_PACKETS if rule.unit == "bytes" else 0
         else:
             word |= tables.UDP_RULES if rule.protocol == "udp" else tables.ICMP_RULES
+        word |= tables.ANSWERING if rule.action in ANSWERS else 0
     return word

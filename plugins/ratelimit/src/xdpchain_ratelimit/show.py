@@ -24,7 +24,7 @@ TOP = 10
 LIMITED = ("denied", "banned", "source_exceeded", "rate_exceeded", "contended")
 """the outcomes that are refusals"""
 _SECOND_NS = 1_000_000_000
-_SET, _SENDER = struct.Struct(f"=8Q{WAYS}Q8x"), struct.Struct("=Q16s2Q")
+_SET, _SENDER = struct.Struct(f"={WAYS}Q{WAYS}I4x"), struct.Struct("=Q16s2Q")
 
 
 @attrs.frozen
@@ -123,10 +123,10 @@ def _sources(config: RatelimitConfig, maps: Maps) -> Table:
 def _senders(maps: Maps) -> Iterator[tuple[int, tuple[int, bytes, int, int]]]:
     """The words of all sources, and who they are."""
     senders = list(_SENDER.iter_unpack(maps["rl_senders"].blob()))
-    for number, (_, *columns) in enumerate(_SET.iter_unpack(maps["rl_sources"].blob())):
-        for way, (tag, word) in enumerate(zip(columns[:WAYS], columns[WAYS : 2 * WAYS], strict=True), 1):
+    for number, columns in enumerate(_SET.iter_unpack(maps["rl_sources"].blob())):
+        for way, (word, tag) in enumerate(zip(columns[:WAYS], columns[WAYS:], strict=True)):
             if tag:
-                yield word, senders[8 * number + way]
+                yield word, senders[WAYS * number + way]
 
 
 def show_source(address: bytes, ipv4: int, ipv6: int) -> str:

@@ -17,22 +17,22 @@ MAX_TARGETS = 65536
 """Most pairs of a destination and a port, or a destination for all ports."""
 MAX_LISTED = 131_072
 """Most prefixes in lists, of all rules together."""
-_NO_PREALLOC = 1
-"""BPF_F_NO_PREALLOC: memory for what is there only"""
+_NO_PREALLOC, _MMAPABLE = 1, 1 << 10
+"""`BPF_F_*`: memory for what is there only; elements that begin where a page does"""
 
 PROTOCOLS: dict[Protocol, int] = {"tcp": 0, "udp": 1, "icmp": 2}
 """`enum rl_proto`"""
 IPV6, ANY_PORT = 0x40, 0x80
 PORTS, ANY_PORTS = 65536, 131_072
 
-EXACT, PREFIXES, ANYWHERE, ALL_PORTS, TCP_PACKETS, UDP_RULES, ICMP_RULES = 1, 2, 4, 3, 64, 128, 256
+EXACT, PREFIXES, ANYWHERE, ALL_PORTS, TCP_PACKETS, UDP_RULES, ICMP_RULES, ANSWERING = 1, 2, 4, 3, 64, 128, 256, 512
 """`enum rl_gate`"""
-GCRA, SOURCE_GCRA, BYTES, PER_SOURCE, LISTED, COUNT_ALL, IN_PART = 1, 2, 4, 8, 16, 32, 64
+GCRA, SOURCE_GCRA, BYTES, PER_SOURCE, LISTED, COUNT_ALL, IN_PART, ANSWERS = 1, 2, 4, 8, 16, 32, 64, 128
 """`enum rl_flag`"""
 ACTIONS = {"drop": 0, "count": 1, "reset": 2, "syn-cookie": 3}
 """`enum rl_action`"""
 
-WAYS = 7
+WAYS = 5
 """How many sources a set has room for."""
 LIMIT = Struct("rl_limit", {"span": u64, "most": u64})
 RULE = Struct(
@@ -58,11 +58,11 @@ OUTCOMES = (
     "no_answer",
     "evicted",
 )
-STATS = Struct("rl_stats", dict.fromkeys(OUTCOMES, u64))
+STATS = Struct("rl_stats", {"tick": u64, "now": u64, **dict.fromkeys(OUTCOMES, u64)})
 TARGET = Struct("rl_target", {"address": ipv6, "port": be16, "proto": u8, "zero": u8})
 PREFIX = Struct("rl_prefix", {"length": u32, "proto": u8, "zero": u8, "port": be16, "address": ipv6})
 LIST_KEY = Struct("rl_list_key", {"length": u32, "list": u32, "address": ipv6})
-SET = Struct("rl_set", {"tag": Array(u64, 8), "word": Array(u64, WAYS), "seen": Array(u8, 8)})
+SET = Struct("rl_set", {"word": Array(u64, WAYS), "tag": Array(u32, WAYS), "marks": u32})
 SENDER = Struct("rl_sender", {"id": u64, "address": ipv6, "banned_until": u64, "refused": u64})
 FRAME = Struct(
     "rl_frame",
@@ -76,8 +76,8 @@ FRAME = Struct(
 )
 PRESSURE = Struct("rl_pressure", {"evicted": u64, "at_ns": u64, "per_second": u64})
 
-_AT_EASE = 4
-"""How many it has when as many sources are there as the config says: by chance it is to be more than seven in few sets."""
+_AT_EASE = 2
+"""How many it has when as many sources are there as the config says: by chance it is to be more than five in few sets."""
 _MAPPED = bytes(10) + b"\xff\xff"
 _TARGET, _PREFIX, _LIST_KEY = struct.Struct(">16sHBx"), struct.Struct(">BxH16s"), struct.Struct("=I16s")
 
@@ -101,8 +101,8 @@ def maps(config: RatelimitConfig) -> Sequence[Map]:
         # kept like `stats`, but counted by `metrics`: with the ports for a label, not the place
         one("rl_stats", MapKind.PERCPU_ARRAY, u32, STATS, PLACES, Role.STATE, "what each rule has answered"),
         one("rl_lists", lpm, LIST_KEY, u32, lists, Role.CONFIG, "sources that a rule allows or denies", _NO_PREALLOC),
-        one("rl_sources", array, u32, SET, sets(config), Role.STATE, "the state of each source's own limit, in sets of seven"),
-        one("rl_senders", array, u32, SENDER, 8 * sets(config), Role.STATE, "who the sources are, at 8 * set + 1 to 7"),
+        one("rl_sources", array, u32, SET, sets(config), Role.STATE, "the state of each source's own limit, in sets of five", _MMAPABLE),
+        one("rl_senders", array, u32, SENDER, WAYS * sets(config), Role.STATE, "who the sources are, five for each set"),
         one("rl_seed", array, u32, u64, 1, Role.STATE, "what the hash of sources begins with"),
         one("rl_frames", MapKind.PERCPU_ARRAY, u32, FRAME, 1, Role.SCRATCH, "the packet that a CPU is at"),
         one("rl_pressure", array, u32, PRESSURE, 1, Role.STATE, "how fast sources lose their places"),

@@ -9,7 +9,7 @@
 #ifndef MAXCONN_ADMIT_H
 #define MAXCONN_ADMIT_H
 
-#include "count.h"
+#include "half.h"
 
 #define MC_SHARED 1
 #define MC_SOURCE 2
@@ -28,15 +28,13 @@ enum mc_answer {
 
 /*
  * One rule that a new connection concerns. Its pointers are never NULL, or the verifier would follow each mixture of those that are and those
- * that are not through all that comes behind.
+ * that are not through all that comes behind: where there is no rule they lead to place 0, or where those of the other rule lead.
  */
 struct mc_concern {
+	struct mc_rule *rule;
 	struct mc_count *shared;
-	struct mc_count *source;	/* what `shared` is where `source_max` is 0 */
-	u64 max;
+	struct mc_count *source;	/* what `shared` is where sources are not looked at */
 	u64 source_max;			/* 0: sources are not looked at */
-	u32 enforce;
-	u32 reset;
 	u32 place;			/* 0: there is no such rule */
 };
 
@@ -61,52 +59,67 @@ static __always_inline bool mc_allowed(const struct mc_settings *settings, const
 }
 
 /* False if the maps do not fit together: never, unless somebody writes to them. */
-static __always_inline bool mc_concern_of(struct mc_concern *concern, const struct mc_claim *claim, u32 which, const struct mc_flow *flow)
+static __always_inline bool mc_concern_of(struct mc_concern *concern, struct mc_claim *claim, u32 which, u32 place, bool ip6)
 {
-	u32 place = claim->place[which];
 	struct mc_rule *rule = mc_rules.lookup(&place);
 	struct mc_limit *limit = mc_limits.lookup(&place);
 
 	if (!rule || !limit)
 		return false;
+	concern->rule = rule;
 	concern->shared = &limit->count;
 	concern->source = &limit->count;
-	concern->max = rule->max;
 	concern->source_max = 0;
-	concern->enforce = rule->enforce;
-	concern->reset = rule->reset;
-	concern->place = place;
-	if (rule->source_max) {
-		struct mc_count *source = mc_source_count(claim, which, flow, true);
-
-		/* no room for another source: the shared limit holds */
-		if (source) {
-			concern->source = source;
-			concern->source_max = rule->source_max;
-		}
-	}
+	concern->place = rule->id ? place : 0;
+	claim->id[which] = rule->id;
+	claim->place[which] = place;
+	claim->bits[which] = MC_NO_SOURCE;
+	if (rule->source_max)
+		claim->bits[which] = ip6 ? rule->bits[1] : rule->bits[0];
 	return true;
 }
 
 /* Which limits of a rule are passed when `more` connections come in. Without branches for the verifier to follow. */
-static __always_inline u32 mc_over(const struct mc_concern *concern, u32 epoch, u64 more)
+static __always_inline u32 mc_over_shared(const struct mc_concern *concern, u32 epoch, u64 more)
 {
-	u64 over;
+	return concern->place ? (u64)(concern->rule->max - mc_used(concern->shared, epoch) - more) >> 63 & MC_SHARED : 0;
+}
 
-	if (!concern->place)
-		return 0;
-	over = (u64)(concern->max - mc_used(concern->shared, epoch) - more) >> 63 & MC_SHARED;
-	if (concern->source_max)
-		over |= (u64)(concern->source_max - mc_used(concern->source, epoch) - more) >> 62 & MC_SOURCE;
-	return over;
+static __always_inline u32 mc_over_source(const struct mc_concern *concern, u32 epoch, u64 more)
+{
+	return concern->source_max ? (u64)(concern->source_max - mc_used(concern->source, epoch) - more) >> 62 & MC_SOURCE : 0;
 }
 
 /* Whether a connection that is over is refused. */
 static __always_inline bool mc_enforced(const struct mc_concern *concern, const struct mc_settings *settings, const struct mc_flow *flow)
 {
-	if (!concern->enforce || mc_allowed(settings, flow))
+	u32 enforce = concern->rule->enforce;
+
+	if (!enforce || mc_allowed(settings, flow))
 		return false;
-	return concern->enforce >= 100 || mc_lot(flow) < concern->enforce;
+	return enforce >= 100 || mc_lot(flow) < enforce;
+}
+
+/* Look at a rule without writing anything: a flood at a full limit is turned away here. The source is looked for if all may come in. */
+static __always_inline u32 mc_look(struct mc_concern *concern, const struct mc_settings *settings, const struct mc_flow *flow,
+				   struct mc_claim *claim, u32 which, u32 epoch, bool *refused)
+{
+	u32 over = mc_over_shared(concern, epoch, 1);
+	struct mc_count *source;
+
+	*refused = over && mc_enforced(concern, settings, flow);
+	if (*refused || !concern->place || !concern->rule->source_max)
+		return over;
+	source = mc_source_count(claim, which, flow, true);
+	if (!source) {
+		claim->bits[which] = MC_NO_SOURCE;	/* no room for another source: the shared limit holds */
+		return over;
+	}
+	concern->source = source;
+	concern->source_max = concern->rule->source_max;
+	over |= mc_over_source(concern, epoch, 1);
+	*refused = over & MC_SOURCE && mc_enforced(concern, settings, flow);
+	return over;
 }
 
 static __always_inline enum mc_answer mc_refuse(const struct mc_concern *concern, u32 over)
@@ -116,11 +129,11 @@ static __always_inline enum mc_answer mc_refuse(const struct mc_concern *concern
 	if (over & MC_SHARED) {
 		if (stats)
 			stats->refused++;
-		return concern->reset ? MC_RESET : MC_REFUSED;
+		return concern->rule->reset ? MC_RESET : MC_REFUSED;
 	}
 	if (stats)
 		stats->source_refused++;
-	return concern->reset ? MC_SOURCE_RESET : MC_SOURCE_REFUSED;
+	return concern->rule->reset ? MC_SOURCE_RESET : MC_SOURCE_REFUSED;
 }
 
 static __always_inline void mc_reserve_both(const struct mc_concern *concern, u32 epoch)
@@ -131,74 +144,92 @@ static __always_inline void mc_reserve_both(const struct mc_concern *concern, u3
 		mc_reserve(concern->source, epoch);
 }
 
-static __always_inline void mc_give_back_both(const struct mc_concern *concern, u32 epoch)
+/* Look again, with the reservation; for what was over before it has been decided already. */
+static __always_inline enum mc_answer mc_look_again(const struct mc_concern *concern, const struct mc_settings *settings,
+						    const struct mc_flow *flow, u32 epoch, u32 over)
 {
-	if (concern->place)
-		mc_give_back(concern->shared, epoch, epoch);
-	if (concern->source_max)
-		mc_give_back(concern->source, epoch, epoch);
+	u32 late = over ? 0 : mc_over_shared(concern, epoch, 0) | mc_over_source(concern, epoch, 0);
+
+	return late && mc_enforced(concern, settings, flow) ? mc_refuse(concern, late) : MC_ADMITTED;
 }
 
-static __always_inline void mc_tell_admitted(const struct mc_concern *concern, u32 over)
+/* What is told of place 0, where there is no rule, nobody reads. */
+static __always_inline void mc_tell_admitted(u32 place, u32 over)
 {
-	struct mc_stats *stats = concern->place ? mc_stats_of(concern->place) : NULL;
+	struct mc_stats *stats = mc_stats_of(place);
 
 	if (!stats)
 		return;
 	stats->admitted++;
-	if (over)
-		stats->excused++;
+	stats->excused += !!over;
 }
 
-static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, struct mc_flow *flow)
+/*
+ * The time, a tick behind at most; whoever compares it with the sockets waits for a second or more. Each CPU asks the clock once in a tick: to call
+ * the kernel for it costs as much as to find a connection.
+ */
+static __always_inline u64 mc_now(void)
 {
-	struct mc_reservation *held, reservation;
-	u32 epoch, over_here, over_node, late;
-	struct mc_concern here, node;
+	u64 tick = bpf_jiffies64();
+	struct mc_clock *clock;
+	u32 zero = 0;
 
-	if (!mc_claim(settings, flow, &reservation.claim))
-		return MC_UNCONCERNED;
-	/* a tick behind at most, and a quarter of the price; whoever compares it with the sockets waits for a second or more */
-	reservation.since_ns = bpf_ktime_get_coarse_ns();
-	epoch = mc_epoch(reservation.since_ns);
-	held = mc_half.lookup(flow);
-	if (held) {
-		if (epoch - mc_epoch(held->since_ns) < MC_EPOCHS)
-			return MC_HELD;
-		mc_half.delete(flow);	/* of an epoch that is long over */
+	clock = mc_clock.lookup(&zero);
+	if (!clock)
+		return bpf_ktime_get_coarse_ns();
+	if (clock->tick != tick) {
+		clock->ns = bpf_ktime_get_coarse_ns();
+		clock->tick = tick;
 	}
-	if (!mc_concern_of(&here, &reservation.claim, MC_HERE, flow) || !mc_concern_of(&node, &reservation.claim, MC_NODE, flow))
+	return clock->ns;
+}
+
+static __always_inline enum mc_answer mc_admit(const struct mc_settings *settings, const struct mc_flow *flow, u32 place)
+{
+	bool ip6 = mc_is_ip6(flow->remote), refused;
+	struct mc_concern here, node;
+	struct mc_claim claim = {};
+	u32 over_here, over_node;
+	enum mc_answer answer;
+	struct mc_spot spot;
+	u64 now = mc_now();
+	u32 epoch = mc_epoch(now);
+
+	if (!mc_find_half(&spot, flow))
 		return MC_UNCONCERNED;
-	/* a look that writes nothing: a flood at a full limit is turned away here */
-	over_here = mc_over(&here, epoch, 1);
-	over_node = mc_over(&node, epoch, 1);
-	if (over_here && mc_enforced(&here, settings, flow))
+	if (spot.half) {
+		if (epoch - mc_epoch(spot.half->since_ns) < MC_EPOCHS)
+			return MC_HELD;
+		mc_forget_half(&spot);	/* of an epoch that is long over */
+	}
+	if (!mc_concern_of(&here, &claim, MC_HERE, place, ip6))
+		return MC_UNCONCERNED;
+	node = here;
+	node.place = 0;
+	if (settings->node && !mc_concern_of(&node, &claim, MC_NODE, settings->node, ip6))
+		return MC_UNCONCERNED;
+	if (!(here.place | node.place))
+		return MC_UNCONCERNED;
+	over_here = mc_look(&here, settings, flow, &claim, MC_HERE, epoch, &refused);
+	if (refused)
 		return mc_refuse(&here, over_here);
-	if (over_node && mc_enforced(&node, settings, flow))
+	over_node = mc_look(&node, settings, flow, &claim, MC_NODE, epoch, &refused);
+	if (refused)
 		return mc_refuse(&node, over_node);
 	mc_reserve_both(&here, epoch);
 	mc_reserve_both(&node, epoch);
-	late = over_here ? 0 : mc_over(&here, epoch, 0);
-	if (late && mc_enforced(&here, settings, flow)) {
-		mc_give_back_both(&here, epoch);
-		mc_give_back_both(&node, epoch);
-		return mc_refuse(&here, late);
+	answer = mc_look_again(&here, settings, flow, epoch, over_here);
+	if (answer == MC_ADMITTED)
+		answer = mc_look_again(&node, settings, flow, epoch, over_node);
+	if (answer == MC_ADMITTED && !mc_keep_half(&spot, flow, now, &claim))
+		answer = MC_NO_ROOM;
+	if (answer != MC_ADMITTED) {
+		mc_give_back_all(&claim, flow, epoch, epoch);
+		return answer;
 	}
-	late = over_node ? 0 : mc_over(&node, epoch, 0);
-	if (late && mc_enforced(&node, settings, flow)) {
-		mc_give_back_both(&here, epoch);
-		mc_give_back_both(&node, epoch);
-		return mc_refuse(&node, late);
-	}
-	if (mc_half.insert(flow, &reservation)) {
-		/* another CPU has just let the same SYN in */
-		mc_give_back_both(&here, epoch);
-		mc_give_back_both(&node, epoch);
-		return mc_half.lookup(flow) ? MC_HELD : MC_NO_ROOM;
-	}
-	mc_tell_admitted(&here, over_here);
-	mc_tell_admitted(&node, over_node);
-	return over_here || over_node ? MC_EXCUSED : MC_ADMITTED;
+	mc_tell_admitted(claim.place[MC_HERE], over_here);
+	mc_tell_admitted(claim.place[MC_NODE], over_node);
+	return over_here | over_node ? MC_EXCUSED : MC_ADMITTED;
 }
 
 #endif

@@ -32,24 +32,28 @@ static __always_inline bool mc_is_ip6(const __be32 address[4])
 	return address[0] || address[1] || address[2] != bpf_htonl(0xffff);
 }
 
-/* The place of the rule for a destination; the most specific one wins: address and port, address, port. */
-static __always_inline u32 mc_find(const struct mc_settings *settings, const struct mc_flow *flow)
+/* The place of the rule for a destination; the most specific one wins: address and port, address, port (`listed`). */
+static __always_inline u32 mc_find(const struct mc_settings *settings, const struct mc_flow *flow, u32 listed)
 {
-	u32 port = flow->local_port, *place;
+	struct mc_service service = { .port = flow->local_port };
+	u32 *place;
 
-	if (settings->addresses) {
-		struct mc_service service = { .port = port };
+	if (!settings->addresses)
+		return listed;
+	__builtin_memcpy(service.address, flow->local, sizeof(service.address));
+	place = mc_services.lookup(&service);
+	if (place)
+		return *place;
+	service.port = 0;
+	place = mc_services.lookup(&service);
+	return place ? *place : listed;
+}
 
-		__builtin_memcpy(service.address, flow->local, sizeof(service.address));
-		place = mc_services.lookup(&service);
-		if (place)
-			return *place;
-		service.port = 0;
-		place = mc_services.lookup(&service);
-		if (place)
-			return *place;
-	}
-	place = mc_ports.lookup(&port);
+/* The place of the rule for a port, whatever the address. */
+static __always_inline u32 mc_listed(u32 port)
+{
+	u32 *place = mc_ports.lookup(&port);
+
 	return place ? *place : 0;
 }
 
@@ -76,7 +80,7 @@ static __always_inline bool mc_claim(const struct mc_settings *settings, const s
 	bool ip6 = mc_is_ip6(flow->remote), here, node;
 
 	__builtin_memset(claim, 0, sizeof(*claim));
-	here = mc_claim_one(claim, MC_HERE, mc_find(settings, flow), ip6);
+	here = mc_claim_one(claim, MC_HERE, mc_find(settings, flow, mc_listed(flow->local_port)), ip6);
 	node = mc_claim_one(claim, MC_NODE, settings->node, ip6);
 	return here || node;
 }

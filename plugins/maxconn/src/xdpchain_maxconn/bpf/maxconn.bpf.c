@@ -42,10 +42,10 @@ static __always_inline bool mc_flow_of(const struct packet *packet, struct mc_fl
 static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet)
 {
 	struct tcphdr *tcp = packet->tcp;
+	struct mc_flow flow __attribute__((aligned(8)));
 	struct mc_settings *settings;
 	enum mc_answer answer;
-	struct mc_flow flow;
-	u32 reason;
+	u32 reason, listed;
 
 	if (!tcp)
 		return packet->malformed == OUT_OF_REACH ? drop(UNREADABLE) : next(NO_REASON);
@@ -53,9 +53,10 @@ static __always_inline verdict maxconn(struct xdp_md *ctx, struct packet *packet
 	if ((tcp_flag_word(tcp) & (TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST | TCP_FLAG_FIN)) != TCP_FLAG_SYN)
 		return next(NO_REASON);
 	settings = mc_get_settings();
-	if (!settings || !mc_flow_of(packet, &flow))
+	listed = mc_listed(bpf_ntohs(tcp->dest));
+	if (!settings || !(listed | settings->node | settings->addresses) || !mc_flow_of(packet, &flow))
 		return next(NO_REASON);
-	answer = mc_admit(settings, &flow);
+	answer = mc_admit(settings, &flow, mc_find(settings, &flow, listed));
 	switch (answer) {
 	case MC_UNCONCERNED:
 		return next(NO_REASON);

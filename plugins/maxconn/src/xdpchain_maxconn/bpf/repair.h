@@ -92,8 +92,8 @@ static __always_inline int mc_repair(void *ctx)
 	struct mc_count *count;
 	struct mc_limit *limit;
 	struct mc_claim claim;
+	struct mc_flow flow __attribute__((aligned(8)));
 	struct mc_todo *todo;
-	struct mc_flow flow;
 	struct mc_job *job;
 	u32 zero = 0, at, place;
 

@@ -93,11 +93,28 @@ struct mc_claim {
 };
 _Static_assert(sizeof(struct mc_claim) == 32, "as in the schema");
 
-struct mc_reservation {
+/* A connection with a reservation. */
+struct mc_half {
+	struct mc_flow flow;
+	u32 way;		/* where this is; the verifier takes what is read here for one number, what a loop has counted for eight */
 	u64 since_ns;
 	struct mc_claim claim;
 };
-_Static_assert(sizeof(struct mc_reservation) == 40, "as in the schema");
+_Static_assert(sizeof(struct mc_half) == 80, "as in the schema");
+
+#define MC_WAYS 8
+#define MC_SET_BITS 13
+
+/* What is in the ways of a set: see half.h. */
+struct mc_ways {
+	u64 tag[MC_WAYS];
+};
+_Static_assert(sizeof(struct mc_ways) == 64, "as in the schema");
+
+struct mc_secret {
+	u64 word[7];
+};
+_Static_assert(sizeof(struct mc_secret) == 56, "as in the schema");
 
 struct mc_connection {
 	u64 since_ns;
@@ -105,6 +122,13 @@ struct mc_connection {
 	struct mc_claim claim;
 };
 _Static_assert(sizeof(struct mc_connection) == 48, "as in the schema");
+
+/* What a CPU has last heard of the clock. */
+struct mc_clock {
+	u64 tick;		/* jiffies */
+	u64 ns;
+};
+_Static_assert(sizeof(struct mc_clock) == 16, "as in the schema");
 
 struct mc_stats {
 	u64 admitted;
@@ -154,8 +178,11 @@ BPF_TABLE("array", u32, struct mc_mask, mc_masks, BY_SCHEMA);		/* of prefixes, b
 BPF_TABLE("array", u32, struct mc_limit, mc_limits, BY_SCHEMA);		/* by place */
 BPF_TABLE("hash", struct mc_source, struct mc_count, mc_sources, BY_SCHEMA);
 BPF_TABLE("hash", struct mc_flow, struct mc_connection, mc_flows, BY_SCHEMA);
-BPF_TABLE("lru_hash", struct mc_flow, struct mc_reservation, mc_half, BY_SCHEMA);
+BPF_TABLE("array", u32, struct mc_secret, mc_secret, BY_SCHEMA);		/* Python writes it once */
+BPF_TABLE("array", u32, struct mc_ways, mc_ways, BY_SCHEMA);		/* by set */
+BPF_TABLE("array", u32, struct mc_half, mc_half, BY_SCHEMA);		/* by set * MC_WAYS + way */
 BPF_TABLE("lru_hash", struct mc_flow, u64, mc_closed, BY_SCHEMA);	/* when connections were closed, for a sweep that has seen them open */
+BPF_TABLE("percpu_array", u32, struct mc_clock, mc_clock, BY_SCHEMA);
 BPF_TABLE("percpu_array", u32, struct mc_stats, mc_stats, BY_SCHEMA);	/* by place */
 BPF_TABLE("array", u32, struct mc_todo, mc_todo, BY_SCHEMA);
 BPF_TABLE("array", u32, struct mc_job, mc_job, BY_SCHEMA);

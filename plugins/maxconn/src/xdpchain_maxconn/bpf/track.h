@@ -8,7 +8,7 @@
 #ifndef MAXCONN_TRACK_H
 #define MAXCONN_TRACK_H
 
-#include "count.h"
+#include "half.h"
 
 /* The kernel's numbers (include/net/tcp_states.h), which its own statistics show, too. */
 enum mc_state {
@@ -20,15 +20,18 @@ enum mc_state {
 };
 
 /* The reservation of a connection that has come, or will not come any more. */
-static __always_inline void mc_release(struct mc_flow *flow, u64 since_ns)
+static __always_inline void mc_release(const struct mc_flow *flow, u64 since_ns)
 {
-	struct mc_reservation *held = mc_half.lookup(flow), copy;
+	struct mc_claim claim;
+	struct mc_spot spot;
+	u64 since;
 
-	if (!held || (since_ns && held->since_ns != since_ns))
+	if (!mc_find_half(&spot, flow) || !spot.half)
 		return;
-	copy = *held;
-	if (!mc_half.delete(flow))
-		mc_give_back_all(&copy.claim, flow, mc_epoch(copy.since_ns), mc_epoch(bpf_ktime_get_ns()));
+	since = spot.half->since_ns;
+	claim = spot.half->claim;
+	if ((!since_ns || since == since_ns) && mc_forget_half(&spot))
+		mc_give_back_all(&claim, flow, mc_epoch(since), mc_epoch(bpf_ktime_get_ns()));
 }
 
 /* A connection that has come. False if it is counted already, or nothing is to be counted. */
@@ -80,8 +83,8 @@ static __always_inline int mc_state(struct mc_state_event *event)
 {
 	u32 old = event->oldstate, new = event->newstate;
 	struct mc_settings *settings;
+	struct mc_flow flow __attribute__((aligned(8)));
 	struct mc_claim claim;
-	struct mc_flow flow;
 	bool comes, goes;
 	u64 now;
 

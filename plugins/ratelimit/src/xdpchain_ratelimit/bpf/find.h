@@ -114,6 +114,38 @@ static __always_inline void rl_read_tcp(const struct packet *packet, struct rl_f
 		frame->flags |= RL_SYN;
 }
 
+static __always_inline void rl_map_ip4(struct rl_frame *frame, __be32 source, __be32 destination)
+{
+	__builtin_memset(frame->source, 0, 2 * sizeof(struct in6_addr));
+	frame->source[2] = bpf_htonl(0xffff);
+	frame->source[3] = source;
+	frame->destination[2] = bpf_htonl(0xffff);
+	frame->destination[3] = destination;
+}
+
+/* Reads a SYN whose IP header follows the Ethernet header; false: it does not. What only answers need is not read. */
+static __always_inline bool rl_read_plain(struct xdp_md *ctx, __be16 port, struct rl_frame *frame)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct iphdr *ip4 = data + ETH_HLEN;
+	__be16 ethertype;
+
+	if ((void *)(ip6 + 1) > end)
+		return false;
+	ethertype = *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
+	frame->destination_port = port;
+	frame->flags = RL_PORTS | RL_SYN;
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		frame->proto = RL_TCP;
+		rl_map_ip4(frame, ip4->saddr, ip4->daddr);
+		return true;
+	}
+	frame->proto = RL_TCP | RL_IPV6;
+	__builtin_memcpy(frame->source, &ip6->saddr, 2 * sizeof(struct in6_addr));
+	return ethertype == bpf_htons(ETH_P_IPV6);
+}
+
 /* Reads a packet; false: no rule can be for it. */
 static __always_inline bool rl_read(const struct packet *packet, u32 gates, struct rl_frame *frame)
 {
@@ -137,11 +169,7 @@ static __always_inline bool rl_read(const struct packet *packet, u32 gates, stru
 		__builtin_memcpy(frame->source, &packet->ip6->saddr, 2 * sizeof(struct in6_addr));
 		frame->link = (void *)packet->ip6 - packet->data;
 	} else if (packet->ip4) {
-		__builtin_memset(frame->source, 0, 2 * sizeof(struct in6_addr));
-		frame->source[2] = bpf_htonl(0xffff);
-		frame->source[3] = packet->ip4->saddr;
-		frame->destination[2] = bpf_htonl(0xffff);
-		frame->destination[3] = packet->ip4->daddr;
+		rl_map_ip4(frame, packet->ip4->saddr, packet->ip4->daddr);
 		frame->link = (void *)packet->ip4 - packet->data;
 	} else {
 		return false;

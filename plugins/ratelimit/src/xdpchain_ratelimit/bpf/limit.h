@@ -17,6 +17,11 @@
  *
  * so that any interval of length L sees at most B + L / C. Times are in 2^-14 ns, modulo 2^64 (13 days). A word further ahead than there can be is
  * an old one, seen from behind.
+ *
+ * To ask for the time costs more than all the rest for one limit. So a CPU does it once in a tick of the kernel, and for what comes later in that
+ * tick it takes the time to be that or up to RL_LAG more. Within one window what is used only becomes less, so what is admitted at the first of
+ * these moments, or refused at the last, would be so at the right one, too, and leave the same word. Where the answer or the window could be
+ * another by then, and for GCRA, whose word holds the time itself, the time is asked for: the answers are always those of the right time.
  */
 #ifndef RL_LIMIT_H
 #define RL_LIMIT_H
@@ -28,6 +33,7 @@
 #define RL_FINE_BITS 14
 #define RL_SKEW (1000000000ULL << RL_FINE_BITS)	/* further ahead than CPUs' clocks differ, and than a burst that was larger before reaches mostly */
 #define RL_TRIES 16
+#define RL_LAG 20000000ULL	/* ns: two of the longest ticks that kernels have */
 
 enum rl_answer {
 	RL_ADMITTED,
@@ -41,36 +47,48 @@ struct rl_change {
 	u64 after;
 };
 
-/* The number of a window, and the time into it: a division takes as long as all the rest, so it is made once for limits with the same window. */
-struct rl_moment {
-	u64 span;
-	u64 number;
-	u64 elapsed;
+/* How much is asked for, and when: the time is `now` or up to `lag` ns later. */
+struct rl_request {
+	u64 amount;
+	u64 now;
+	u64 lag;
 };
 
-static __always_inline void rl_place_moment(struct rl_moment *moment, u64 span, u64 now)
+static __always_inline void rl_ask_time(struct rl_request *request, struct rl_stats *stats)
 {
-	if (moment->span == span)
-		return;
-	moment->span = span;
-	moment->number = now / span;
-	moment->elapsed = now - moment->number * span;
+	stats->tick = bpf_jiffies64();	/* first: so the time is not of an earlier tick */
+	stats->now = bpf_ktime_get_ns();
+	request->now = stats->now;
+	request->lag = 0;
 }
 
-static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_limit *limit, bool all,
-		const struct rl_moment *moment, struct rl_change *change)
+/* The time of this tick's first packet is good enough for most. */
+static __always_inline void rl_guess_time(struct rl_request *request, struct rl_stats *stats)
 {
-	u64 window_ns = limit->span, budget = limit->most * window_ns;
-	u64 number = moment->number, elapsed = moment->elapsed;
+	request->now = stats->now;
+	request->lag = RL_LAG;
+	if (stats->tick != bpf_jiffies64())
+		rl_ask_time(request, stats);
+}
 
+static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_limit *limit, bool all, struct rl_request *request,
+		struct rl_stats *stats, struct rl_change *change)
+{
+	u64 span = limit->span, budget = limit->most * span, number = request->now / span, left_ns = span - request->now % span;
+
+	if (left_ns < request->lag) {	/* it may be the next window by now */
+		rl_ask_time(request, stats);
+		number = request->now / span;
+		left_ns = span - request->now % span;
+	}
 	for (int i = 0; i < RL_TRIES; i++) {
-		u64 old = *(volatile u64 *)word;
+		u64 old = *(volatile u64 *)word, left = left_ns, used, new;
 		u64 begun = old >> (2 * RL_COUNT_BITS), previous = old >> RL_COUNT_BITS & RL_COUNT_MASK, current = old & RL_COUNT_MASK;
-		u64 age = (number - begun) & RL_NUMBER_MASK, left_ns = window_ns - elapsed, new;
+		u64 age = (number - begun) & RL_NUMBER_MASK;
 		bool over;
 
 		if (age == RL_NUMBER_MASK) {	/* another CPU's clock is a hair ahead, in the next window: so this is that one's first moment */
-			left_ns = window_ns;
+			left = span;
 		} else {
 			begun = number & RL_NUMBER_MASK;
 			if (age == 1) {
@@ -81,7 +99,14 @@ static __always_inline enum rl_answer rl_ask_window(u64 *word, const struct rl_l
 				current = 0;
 			}
 		}
-		over = previous * left_ns + (current + 1) * window_ns > budget;
+		used = previous * left + (current + 1) * span;
+		over = used > budget;
+		if (over && used - previous * request->lag <= budget) {	/* it may be less by now */
+			rl_ask_time(request, stats);
+			number = request->now / span;
+			left_ns = span - request->now % span;
+			continue;
+		}
 		if (over && (!all || current >= limit->most))
 			return RL_OVER;
 		new = begun << (2 * RL_COUNT_BITS) | previous << RL_COUNT_BITS | (current + 1);
@@ -120,20 +145,14 @@ static __always_inline enum rl_answer rl_ask_gcra(u64 *word, const struct rl_lim
 	return RL_CONTENDED;
 }
 
-/* How much is asked for, and when: `now` in ns, and as the moment of the window that was last asked about. */
-struct rl_request {
-	u64 amount;
-	u64 now;
-	struct rl_moment moment;
-};
-
-static __always_inline enum rl_answer rl_ask(u64 *word, const struct rl_limit *limit, bool gcra, bool all,
-		struct rl_request *request, struct rl_change *change)
+static __always_inline enum rl_answer rl_ask(u64 *word, const struct rl_limit *limit, bool gcra, bool all, struct rl_request *request,
+		struct rl_stats *stats, struct rl_change *change)
 {
-	if (gcra)
-		return rl_ask_gcra(word, limit, all, request->amount, request->now, change);
-	rl_place_moment(&request->moment, limit->span, request->now);
-	return rl_ask_window(word, limit, all, &request->moment, change);
+	if (!gcra)
+		return rl_ask_window(word, limit, all, request, stats, change);
+	if (request->lag)
+		rl_ask_time(request, stats);
+	return rl_ask_gcra(word, limit, all, request->amount, request->now, change);
 }
 
 /* Takes back what was admitted, unless somebody has come meanwhile: less is admitted then than could be. */

@@ -23,7 +23,7 @@ static __always_inline verdict rl_refuse(struct xdp_md *ctx, const struct rl_fra
 		stats->spared++;
 		return next(reason);
 	}
-	if (action == RL_RESET && frame->flags & RL_SYN) {
+	if (action == RL_RESET && frame && frame->flags & RL_SYN) {
 		if (rl_reset(ctx, frame)) {
 			stats->answered++;
 			return tx(reason);
@@ -31,7 +31,7 @@ static __always_inline verdict rl_refuse(struct xdp_md *ctx, const struct rl_fra
 		stats->no_answer++;
 	}
 	/* who may not come in at all, or is too much by himself, gets no cookie */
-	if (action == RL_COOKIE && frame->flags & RL_SYN && (reason == RATE_EXCEEDED || reason == CONTENDED)) {
+	if (action == RL_COOKIE && frame && frame->flags & RL_SYN && (reason == RATE_EXCEEDED || reason == CONTENDED)) {
 		if (rl_cookie(ctx, frame)) {
 			stats->answered++;
 			return tx(SYN_COOKIE);
@@ -48,20 +48,19 @@ static __always_inline u32 rl_judge_source(const struct rl_rule *rule, const str
 {
 	u32 flags = rule->flags;
 	enum rl_answer answer;
-	u64 *word = &seat->set->word[(seat->way - 1) & 7];
 
-	if (rl_is_banned(seat, request->now)) {
+	if (rl_is_banned(seat, request, stats)) {
 		stats->banned++;
 		return BANNED;
 	}
-	answer = rl_ask(word, &rule->source, flags & RL_SOURCE_GCRA, flags & RL_COUNT_ALL, request, change);
+	answer = rl_ask(seat->word, &rule->source, flags & RL_SOURCE_GCRA, flags & RL_COUNT_ALL, request, stats, change);
 	if (answer == RL_ADMITTED)
 		return 0;
 	if (answer == RL_CONTENDED) {
 		stats->contended++;
 		return CONTENDED;
 	}
-	rl_blame(rule, seat, request->now);
+	rl_blame(rule, seat, request, stats);
 	stats->source_exceeded++;
 	return SOURCE_EXCEEDED;
 }
@@ -70,13 +69,14 @@ static __always_inline u32 rl_judge_source(const struct rl_rule *rule, const str
 static __always_inline u32 rl_judge(struct xdp_md *ctx, const struct rl_frame *frame, const struct rl_rule *rule, u64 *word,
 		struct rl_stats *stats)
 {
-	struct rl_request request = { .amount = rule->flags & RL_BYTES ? bpf_xdp_get_buff_len(ctx) : 1, .now = bpf_ktime_get_ns() };
+	struct rl_request request = { .amount = rule->flags & RL_BYTES ? bpf_xdp_get_buff_len(ctx) : 1 };
 	struct rl_change of_source = {}, of_all = {};
 	u32 flags = rule->flags, reason;
 	struct rl_seat seat = {};
 	enum rl_answer answer;
 
-	if (flags & RL_PER_SOURCE) {
+	rl_guess_time(&request, stats);
+	if (flags & RL_PER_SOURCE && frame) {
 		if (!rl_find_source(rule, frame, request.now, &seat, stats)) {
 			stats->contended++;
 			return CONTENDED;
@@ -85,13 +85,13 @@ static __always_inline u32 rl_judge(struct xdp_md *ctx, const struct rl_frame *f
 		if (reason)
 			return reason;
 	}
-	answer = rl_ask(word, &rule->shared, flags & RL_GCRA, flags & RL_COUNT_ALL, &request, &of_all);
+	answer = rl_ask(word, &rule->shared, flags & RL_GCRA, flags & RL_COUNT_ALL, &request, stats, &of_all);
 	if (answer == RL_ADMITTED) {
 		stats->admitted++;
 		return 0;
 	}
-	if (seat.set && !(flags & RL_COUNT_ALL))
-		rl_give_back(&seat.set->word[(seat.way - 1) & 7], &of_source);
+	if (seat.word && !(flags & RL_COUNT_ALL))
+		rl_give_back(seat.word, &of_source);
 	if (answer == RL_CONTENDED) {
 		stats->contended++;
 		return CONTENDED;
@@ -110,7 +110,7 @@ static __always_inline verdict rl_apply(struct xdp_md *ctx, const struct rl_fram
 	stats = rl_stats.lookup(&at);
 	if (!window || !stats)
 		return next(NO_WINDOW);
-	if (rule->flags & RL_LISTED) {
+	if (rule->flags & RL_LISTED && frame) {
 		u32 listed = rl_listed(rule, frame);
 
 		if (listed == RL_ALLOW) {
@@ -126,55 +126,84 @@ static __always_inline verdict rl_apply(struct xdp_md *ctx, const struct rl_fram
 	return reason ? rl_refuse(ctx, frame, rule, stats, reason) : next(ADMITTED);
 }
 
-/*
- * A packet that may have a rule. It is parsed once more: were all of what is needed here kept from the first time, the packets that are of no
- * concern would pay for it.
- */
-static __always_inline verdict rl_look(struct xdp_md *ctx, u32 gates)
+/* What a packet is limited by, if ports alone say it: its rule's place, RL_FREE, or that it is to be looked for. */
+static __always_inline u32 rl_concern(const struct packet *packet)
 {
-	u32 zero = 0, place;
-	struct rl_frame *frame;
-	struct packet packet;
-	struct rl_rule *rule;
-
-	asm volatile("" : "+r"(ctx) : : "memory");
-	frame = rl_frames.lookup(&zero);
-	packet_parse(&packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	if (!frame || !rl_read(&packet, gates, frame))
-		return next(NO_REASON);
-	place = rl_find(frame, gates);
-	if (!place)
-		return next(NO_REASON);
-	rule = rl_rules.lookup(&place);
-	if (!rule || !rule->shared.span)
-		return next(NO_WINDOW);
-	if (!(frame->flags & RL_SYN) && (frame->proto & RL_PROTO) == RL_TCP && !(rule->flags & RL_BYTES))
-		return next(NO_REASON);
-	return rl_apply(ctx, frame, rule);
-}
-
-/* Whether a packet may have a rule. */
-static __always_inline bool rl_concerns(const struct packet *packet)
-{
-	u32 gates = rl_open_gates(), port, *place;
 	struct tcphdr *tcp = packet->tcp;
+	u32 port, *place;
 
-	if (!tcp)
-		return gates & RL_OTHER_PACKETS;
+	if (!tcp) {
+		/* what has no TCP header although it should, or goes on behind the last header that is read, may hide a SYN */
+		if (packet->l4_proto == IPPROTO_TCP || packet_is_extension(packet->l4_proto))
+			return RL_LOOK_CLOSER;
+		return rl_open_gates() & RL_OTHER_PACKETS ? RL_LOOK_CLOSER : RL_FREE;
+	}
 	if ((tcp_flag_word(tcp) & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
-		return gates & RL_TCP_PACKETS;
-	if (gates & RL_NOT_BY_PORT)
-		return true;
+		return rl_open_gates() & RL_TCP_PACKETS ? RL_LOOK_CLOSER : RL_FREE;
+	if (rl_open_gates() & RL_NOT_BY_PORT)
+		return RL_LOOK;
 	port = bpf_ntohs(tcp->dest);
 	place = rl_ports.lookup(&port);
-	return place && *place;
+	return place ? *place : RL_FREE;
+}
+
+/*
+ * Reads what is needed of a packet; returns its verdict if it has one already, else 0. Of a SYN without VLAN tags that gets no answer, that is always
+ * in the same place. Else the packet is parsed once more: were all of it kept from the first time, the packets that are of no concern would pay
+ * for it.
+ */
+static __always_inline verdict rl_fetch(struct xdp_md *ctx, u32 place, __be16 port, struct rl_frame *frame)
+{
+	u32 gates = rl_open_gates();
+	struct packet packet;
+
+	asm volatile("" : "+r"(ctx) : : "memory");
+	if (place != RL_LOOK_CLOSER && !(gates & RL_ANSWERING) && rl_read_plain(ctx, port, frame))
+		return 0;
+	packet_parse(&packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	if (packet.malformed == OUT_OF_REACH)
+		return drop(UNREADABLE);
+	return rl_read(&packet, gates, frame) ? 0 : next(NO_REASON);
+}
+
+/* The verdict about a packet that may have a rule: `place` is that of the rule, or says that it is to be looked for. */
+static __always_inline verdict rl_look(struct xdp_md *ctx, u32 place, __be16 port)
+{
+	struct rl_frame *frame = NULL;
+	struct rl_rule *rule;
+	u32 zero = 0;
+	verdict verdict;
+
+	rule = rl_rules.lookup(&place);
+	if (!rule || rule->flags & RL_READS) {
+		frame = rl_frames.lookup(&zero);
+		if (!frame)
+			return next(NO_REASON);
+		verdict = rl_fetch(ctx, place, port, frame);
+		if (verdict)
+			return verdict;
+	}
+	if (!rule) {
+		place = rl_find(frame, rl_open_gates());
+		if (!place)
+			return next(NO_REASON);
+		rule = rl_rules.lookup(&place);
+		if (!rule)
+			return next(NO_WINDOW);
+		if (!(frame->flags & RL_SYN) && (frame->proto & RL_PROTO) == RL_TCP && !(rule->flags & RL_BYTES))
+			return next(NO_REASON);
+	}
+	if (!rule->shared.span)
+		return next(NO_WINDOW);
+	return rl_apply(ctx, frame, rule);
 }
 
 static __always_inline verdict ratelimit(struct xdp_md *ctx, struct packet *packet)
 {
-	if (!packet->tcp && packet->malformed == OUT_OF_REACH)
-		return drop(UNREADABLE);
-	if (!rl_concerns(packet))
+	u32 place;
+
+	place = rl_concern(packet);
+	if (place == RL_FREE)
 		return next(NO_REASON);
-	return rl_look(ctx, rl_open_gates());
+	return rl_look(ctx, place, packet->tcp ? packet->tcp->dest : 0);
 }

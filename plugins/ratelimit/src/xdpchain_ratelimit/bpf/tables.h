@@ -41,6 +41,11 @@ struct rl_prefix {
 };
 _Static_assert(sizeof(struct rl_prefix) == 24, "as in the schema");
 
+/* What stands where a place in rl_rules is not known. */
+#define RL_FREE 0			/* there is no rule */
+#define RL_LOOK 0xffffffff		/* for a SYN, it is to be looked for */
+#define RL_LOOK_CLOSER 0xfffffffe	/* for what must be parsed once more */
+
 /* rl_gates: what kinds of rules there are. Packets are looked up only where one could concern them. */
 enum rl_gate {
 	RL_EXACT = 1,		/* for an address and a port */
@@ -51,6 +56,7 @@ enum rl_gate {
 	RL_TCP_PACKETS = 64,	/* TCP by bytes, so that all of its packets count */
 	RL_UDP_RULES = 128,
 	RL_ICMP_RULES = 256,
+	RL_ANSWERING = 512,	/* some action makes answers of SYNs */
 	RL_OTHER_PACKETS = RL_TCP_PACKETS | RL_UDP_RULES | RL_ICMP_RULES,	/* without a TCP header */
 	RL_NOT_BY_PORT = RL_EXACT | RL_PREFIXES | RL_ANY_PORT_GATES,		/* rules that rl_ports alone does not find */
 };
@@ -63,6 +69,8 @@ enum rl_flag {
 	RL_LISTED = 16,		/* rl_lists has prefixes for this rule */
 	RL_COUNT_ALL = 32,	/* what is refused counts, too */
 	RL_IN_PART = 64,	/* `enforce` is less than all */
+	RL_ANSWERS = 128,	/* the action makes an answer of a SYN */
+	RL_READS = RL_PER_SOURCE | RL_LISTED | RL_ANSWERS,	/* needs more of a packet than its destination */
 };
 
 enum rl_action {
@@ -102,8 +110,10 @@ struct rl_window {
 };
 _Static_assert(sizeof(struct rl_window) == 16, "as in the schema");
 
-/* What a rule has answered, a count for each reason, and what became of those that were refused. */
+/* What a rule has answered, a count for each reason, and what became of those that were refused; and the time, see limit.h. */
 struct rl_stats {
+	u64 tick;
+	u64 now;
 	u64 admitted;
 	u64 allowed;
 	u64 denied;
@@ -116,17 +126,17 @@ struct rl_stats {
 	u64 no_answer;	/* dropped, since there could be no answer */
 	u64 evicted;	/* sources that lost their place to another one while it mattered */
 };
-_Static_assert(sizeof(struct rl_stats) == 88, "as in the schema");
+_Static_assert(sizeof(struct rl_stats) == 104, "as in the schema");
 
-/* Seven sources. A tag is a hash of rule and source, with bit 63 set; bit 0 says that it may be banned. */
+/* Five sources. `marks` has the set's lock in bit 0, and in bit n whether the source of way n (1 to 5) may be banned. */
 struct rl_set {
-	u64 tag[8];	/* the first one is the set's lock */
-	u64 word[7];	/* of the ways 1 to 7; see limit.h */
-	u8 seen[8];	/* tick of the last packet, modulo 256 */
+	u64 word[5];	/* see limit.h */
+	u32 tag[5];	/* a hash of rule and source in the upper 24 bits, 0: free; below it the tick of the last packet, modulo 256 */
+	u32 marks;
 };
-_Static_assert(sizeof(struct rl_set) == 128, "two cache lines");
+_Static_assert(sizeof(struct rl_set) == 64, "one cache line");
 
-/* Who a source is: at 8 * set + way. */
+/* Who a source is: at 5 * set + way - 1. */
 struct rl_sender {
 	u64 id;			/* of the rule's sources */
 	u64 address[2];		/* masked */
@@ -187,7 +197,7 @@ BPF_TABLE("array", u32, struct rl_rule, rl_rules, BY_SCHEMA);
 BPF_TABLE("array", u32, struct rl_window, rl_windows, BY_SCHEMA);
 BPF_TABLE("percpu_array", u32, struct rl_stats, rl_stats, BY_SCHEMA);	/* the datapath writes */
 BPF_F_TABLE("lpm_trie", struct rl_list_key, u32, rl_lists, BY_SCHEMA, 1);	/* enum rl_listed */
-BPF_TABLE("array", u32, struct rl_set, rl_sources, BY_SCHEMA);	/* the datapath writes */
+BPF_TABLE("array", u32, struct rl_set, rl_sources, BY_SCHEMA);	/* the datapath writes; mappable, so that sets begin where cache lines do */
 BPF_TABLE("array", u32, struct rl_sender, rl_senders, BY_SCHEMA);	/* the datapath writes */
 BPF_TABLE("array", u32, u64, rl_seed, BY_SCHEMA);			/* one; the datapath writes */
 BPF_TABLE("percpu_array", u32, struct rl_frame, rl_frames, BY_SCHEMA);	/* one; the datapath writes */
