@@ -133,6 +133,7 @@ def test_a_connection_of_the_workloads_own_is_left_alone(agent: LoadAgent, side:
     hello, more = (ETHER / FROM_WORKLOAD[4] / TCP(sport=port, dport=80, flags=flags) for flags in ("S", "PA"))
 
     assert bytes(hello) == leave(chain, hello).frame
+    assert bytes(more) == leave(chain, more).frame, "whatever way the other side's packets have come"
 
     arrive(chain, ETHER / server / TCP(sport=80, dport=port, flags="SA"))
 
