@@ -80,7 +80,7 @@ static __always_inline u32 dsr_guess(struct dsr_key *key, const struct dsr_servi
 	if (service->unknown == DSR_LEARN) {
 		if (!held)
 			dsr_begin_leaving(key, service, place, state, DSR_HELD, now);
-		if (!held || now - held->seen < DSR_LEARN_TICKS)
+		if (!held || (s32)(now - held->seen) < DSR_LEARN_TICKS)
 			return DSR_WAITS;
 	}
 	dsr_begin_leaving(key, service, place, state, DSR_ANSWERED, now);
