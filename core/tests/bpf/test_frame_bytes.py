@@ -32,6 +32,8 @@ FRAMES = {
     "IPv6 jumbo whose length is 0": ETHER / IPv6(src="2001:db8::1", dst="2001:db8::2", plen=0) / UDP() / JUMBO,
     "IPv4 that says more than there is": ETHER / IP(src="192.0.2.1", dst="192.0.2.2", len=9000) / UDP(),
 }
+AROUND_A_BUFFER = range(3200, 4096, 8)
+"""Lengths of a frame around what the first buffer holds: a page without headroom and the kernel's own part, which depends on its version."""
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
@@ -42,3 +44,19 @@ def test_a_frame_counts_with_all_of_its_bytes(load_chain: LoadChain, tmp_path: P
 
     (count,) = chain._chain.counts("mark")
     assert (count.packets, count.bytes) == (1, len(bytes(frame)))
+
+
+@pytest.mark.parametrize("network", [IP4, IP6], ids=["IPv4", "IPv6"])
+def test_a_frame_counts_with_all_of_its_bytes_where_the_second_buffer_has_few(
+    load_chain: LoadChain, tmp_path: Path, network: Packet
+) -> None:
+    chain = load_chain({"interface": {"eth0": {"chain": ["mark"]}}}, functions=[Mark(tmp_path)])
+    headers = len(bytes(ETHER / network / UDP()))
+    counted, before = [], 0
+    for length in AROUND_A_BUFFER:
+        chain.send(ETHER / network / UDP() / Raw(bytes(length - headers)))
+        (count,) = chain._chain.counts("mark")
+        counted.append(count.bytes - before)
+        before = count.bytes
+
+    assert list(AROUND_A_BUFFER) == counted

@@ -196,6 +196,8 @@ def bend(choose: random.Random, frame: bytes) -> bytes:
     bent = bytearray(frame)
     for _ in range(choose.choice((0, 0, 0, 1, 2, 5))):
         bent[choose.randrange(12, len(bent))] = choose.choice((0, 4, 5, 6, 44, 51, 60, 0x45, 0x60, 0xFF, choose.randrange(256)))
+    if choose.random() < 0.1:
+        bent[14] = choose.choice((0x05, 0x44, 0x45, 0x46, 0x55, 0x60, 0x65))  # version and length of a header that no tag stands before
     if choose.random() < 0.3:
         del bent[choose.randrange(14, len(bent) + 1) :]
     return bytes(bent)

@@ -195,6 +195,51 @@ static __always_inline void packet_ip6(struct packet *packet, struct ipv6hdr *ip
 		packet_transport(packet);
 }
 
+/* struct ethhdr is packed: its own field is read byte by byte */
+static __always_inline __be16 packet_ethertype(void *data)
+{
+	return *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
+}
+
+/*
+ * Most frames are a whole IPv4 packet without options, or TCP or UDP behind a bare IPv6 header, in Ethernet without VLAN tags: those are parsed
+ * here with few comparisons, the same as below. The one length asked for is that of an IPv6 header, or an IPv4 header and TCP's. Returns false,
+ * and leaves `packet` alone, where the frame is another one.
+ */
+static __always_inline bool packet_plain(struct packet *packet)
+{
+	struct ethhdr *eth = packet->data;
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	__be16 ethertype;
+
+	if ((void *)(ip6 + 1) > packet->end)
+		return false;
+	ethertype = packet_ethertype(eth);
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		if (ip4->version != 4 || ip4->ihl != 5 || ip4->frag_off & bpf_htons(0x3fff))
+			return false;
+		packet->ip4 = ip4;
+		packet->spare = packet_spare(ip4, packet->end, ip4->tot_len);
+		packet->l4_proto = ip4->protocol;
+		packet->l4 = ip4 + 1;
+		packet_transport(packet);
+	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		if (ip6->version != 6 || (ip6->nexthdr != IPPROTO_TCP && ip6->nexthdr != IPPROTO_UDP))
+			return false;
+		packet->ip6 = ip6;
+		packet->spare = packet_spare(ip6 + 1, packet->end, ip6->payload_len);
+		packet->l4_proto = ip6->nexthdr;
+		packet->l4 = ip6 + 1;
+		packet_transport(packet);
+	} else {
+		return false;
+	}
+	packet->eth = eth;
+	packet->ethertype = ethertype;
+	return true;
+}
+
 static __always_inline void packet_parse(struct packet *packet, void *data, void *end)
 {
 	struct ethhdr *eth = data;
@@ -202,12 +247,14 @@ static __always_inline void packet_parse(struct packet *packet, void *data, void
 	__be16 ethertype;
 
 	*packet = (struct packet){ .data = data, .end = end, .spare = -1 };
+	if (packet_plain(packet))
+		return;
 	if (at > end) {
 		packet->malformed = CUT_SHORT;
 		return;
 	}
 	packet->eth = eth;
-	ethertype = *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));	/* struct ethhdr is packed: its own field is read byte by byte */
+	ethertype = packet_ethertype(data);
 #pragma unroll
 	for (int i = 0; i < PACKET_MAX_VLANS; i++) {
 		struct vlan_tag *tag = at;
