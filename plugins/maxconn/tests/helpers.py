@@ -243,11 +243,14 @@ class Bed:
         """
         return int(libbpf.prog_info(self._tracepoint("witness-witness_state").anchor.dispatcher.program.fd).recursion_misses)
 
-    def witnessed(self, now: int, highest: int, opened: int) -> None:
-        """Fail unless the witness saw so many connections, as far as it was told."""
+    def agree(self, expected: Sequence[int], seen: Sequence[int]) -> None:
+        """Fail unless numbers are as expected, as far as the kernel has told of all that happened."""
         missed = self.missed()
-        for seen, expected in zip(self.witness, (now, highest, opened), strict=True):
-            assert abs(seen - expected) <= missed, (self.witness, missed)
+        assert all(abs(one - other) <= missed for one, other in zip(expected, seen, strict=True)), (expected, seen, missed)
+
+    def witnessed(self, now: int, highest: int, opened: int) -> None:
+        """Fail unless the witness saw so many connections."""
+        self.agree((now, highest, opened), self.witness)
 
     def apply(self, *limits: Mapping[str, Any], **keys: Any) -> None:
         """Make other limits run."""
