@@ -127,8 +127,16 @@ def test_a_connection_closes_when_both_have_ended_it(chain: LoadedChain) -> None
     answer(chain, "FA")
     assert told(chain) == {"map": "dsr_flows", "state": "closed", "marks": {"answered", "fin_in", "fin_out"}}
 
+    # it leaves the table of those that live, and does not come back for what is sent again
+    over = {"map": "dsr_opening", "state": "closed", "marks": {"answered", "fin_in", "fin_out"}}
     through_vip(chain, "A")
-    assert told(chain)["state"] == "closed"
+    assert told(chain) == over
+    answer(chain, "FA")
+    through_vip(chain, "A")
+    assert told(chain) == over
+
+    through_vip(chain, "S")
+    assert told(chain) == {"map": "dsr_opening", "state": "syn", "marks": set()}
 
 
 def test_a_reset_closes_a_connection(chain: LoadedChain) -> None:

@@ -68,7 +68,9 @@ static __always_inline enum dsr_heard dsr_hear(struct dsr_key *key, const struct
 				flow->place = call->place;
 				flow->id = call->service->id;
 			}
-			if (opening && flow->marks & DSR_ANSWERED && !(begins && frame->proto == IPPROTO_TCP))
+			if (flow->state == DSR_CLOSED && !opening)
+				dsr_retire(key, flow);
+			else if (flow->state != DSR_CLOSED && opening && flow->marks & DSR_ANSWERED && !(begins && frame->proto == IPPROTO_TCP))
 				dsr_promote(key, flow);
 			return DSR_KNOWN;
 		}

@@ -3,7 +3,7 @@
  * flow.h: remembering flows, and in which state they are.
  *
  * A flow begins in dsr_opening. Once the workload has answered and the client has spoken again, it moves to dsr_flows: whoever forges packets gets
- * no further than dsr_opening. Both forget the least recently used when they are full. An entry that was idle for longer than its state allows
+ * no further than dsr_opening. There it goes back when it is over. Both forget the least recently used when they are full. An entry that was idle for longer than its state allows
  * counts as absent.
  */
 #ifndef DSR_FLOW_H
@@ -98,6 +98,15 @@ static __always_inline void dsr_promote(struct dsr_key *key, struct dsr_flow *fl
 		copy.state = DSR_ESTABLISHED;
 	if (!dsr_flows.update(key, &copy))
 		dsr_opening.delete(key);
+}
+
+/* A flow that is over goes back: else many short ones would take the room of those that live and are silent. */
+static __always_inline void dsr_retire(struct dsr_key *key, struct dsr_flow *flow)
+{
+	struct dsr_flow copy = *flow;
+
+	if (!dsr_opening.update(key, &copy))
+		dsr_flows.delete(key);
 }
 
 /* What a packet says of the state of its flow. `in` is from the client. Written only where it changes: others read on their CPUs. */

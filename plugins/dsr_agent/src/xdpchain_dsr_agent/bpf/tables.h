@@ -153,7 +153,7 @@ BPF_TABLE("hash", struct dsr_target, u32, dsr_targets, BY_SCHEMA);		/* -> place 
 BPF_TABLE("hash", struct dsr_port, u32, dsr_ports, BY_SCHEMA);			/* -> place of the service */
 BPF_TABLE("array", u32, u32, dsr_listed, BY_SCHEMA);				/* port in host order -> 1 TCP | 2 UDP: one of dsr_ports has it */
 BPF_TABLE("array", u32, struct dsr_service, dsr_services, BY_SCHEMA);		/* by place; place 0 is none */
-BPF_TABLE("lru_hash", struct dsr_key, struct dsr_flow, dsr_flows, BY_SCHEMA);	/* those that both sides have spoken in */
+BPF_TABLE("lru_hash", struct dsr_key, struct dsr_flow, dsr_flows, BY_SCHEMA);	/* those that both sides have spoken in, and not ended */
 BPF_TABLE("lru_hash", struct dsr_key, struct dsr_flow, dsr_opening, BY_SCHEMA);	/* the others: a flood of SYNs forgets only these */
 BPF_TABLE("lru_hash", struct dsr_datagram, struct dsr_rest, dsr_rests, BY_SCHEMA);
 BPF_TABLE("percpu_array", u32, struct dsr_stats, dsr_stats, BY_SCHEMA);		/* by place */
