@@ -107,7 +107,9 @@ def routing(node: RunNode) -> Node:
     table = {"accept_from": BALANCERS, "service": SERVICES}
     one = node({"interface": {"eth0": {"chain": ["dsr_agent"], "side": "network"}}, "function": {"dsr_agent": table}}, [DsrAgent()])
     inside = one.namespace
-    inside.run("sysctl", "-qw", "net.ipv4.conf.all.forwarding=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=0")
+    # a bare system has no sysctl
+    for setting, value in (("ipv4/conf/all/forwarding", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/all/rp_filter", 0)):
+        inside.run("sh", "-c", f"echo {value} > /proc/sys/net/{setting}")
     inside.run("ip", "route", "add", "default", "via", one.client.ipv4)
     inside.run("ip", "-6", "route", "add", "default", "via", one.client.ipv6)
     inside.run("ip", "neigh", "replace", one.client.ipv4, "lladdr", one.client.mac, "dev", "eth0", "nud", "permanent")
