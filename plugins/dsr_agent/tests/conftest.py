@@ -14,6 +14,9 @@ from xdpchain.testing.chain import Document, Functions
 from xdpchain_dsr_agent import DsrAgent
 from xdpchain_dsr_agent.handler import places
 
+from plugins.dsr_agent.tests.arriving import SIDES
+from plugins.dsr_agent.tests.packets import SERVICES
+
 LoadAgent = Callable[..., LoadedChain]
 BALANCERS = ["10.0.13.0/24", "fc00:2307::/32"]
 
@@ -45,6 +48,25 @@ def agent_for_all(compiler: Compiler) -> LoadAgent:
         return LoadedChain(document, interface, functions, compiler)
 
     return _loads(load_chain)
+
+
+@pytest.fixture(scope="module", params=SIDES)
+def side(request: pytest.FixtureRequest) -> str:
+    """What is at the other end of the agent's interface."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(agent_for_all: LoadAgent, side: str) -> LoadedChain:
+    """An agent of either side with a service of each family and protocol. No route leads anywhere."""
+    return agent_for_all(side, *SERVICES)
+
+
+@pytest.fixture
+def chain(loaded: LoadedChain) -> LoadedChain:
+    """The same, knowing nothing."""
+    forget(loaded)
+    return loaded
 
 
 def forget(chain: LoadedChain) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption_RR
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, PadN
@@ -14,7 +12,7 @@ from xdpchain import Side
 from xdpchain.testing import LoadedChain, Verdict
 
 from plugins.dsr_agent.tests.arriving import SIDES, Arrival, arrive, at_workload, flows, stats
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.packets import (
     BALANCER4,
     CLIENT4,
@@ -39,19 +37,6 @@ REQUEST = TCP(sport=CLIENT_PORT, dport=PORT, flags="PA", seq=2, ack=9) / DATA
 QUESTION = UDP(sport=CLIENT_PORT, dport=PORT) / DATA
 NOT_ECT, ECT1, ECT0, CE = range(4)
 DELIVERED = (Verdict.NEXT, "delivered")
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> Iterator[LoadedChain]:
-    """The same, as if it were new."""
-    yield loaded
-    forget(loaded)
 
 
 def without_first_tag(chain: LoadedChain, link: Packet) -> Packet:

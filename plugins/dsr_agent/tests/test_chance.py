@@ -13,8 +13,8 @@ from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Node, RunNode, Verdict
 from xdpchain_dsr_agent import DsrAgent
 
-from plugins.dsr_agent.tests.arriving import SIDES, arrive, at_workload, flows
-from plugins.dsr_agent.tests.conftest import BALANCERS, LoadAgent, forget
+from plugins.dsr_agent.tests.arriving import arrive, at_workload, flows
+from plugins.dsr_agent.tests.conftest import BALANCERS
 from plugins.dsr_agent.tests.packets import (
     CLIENT_PORT,
     ETHER,
@@ -33,19 +33,6 @@ QUESTION = UDP(sport=CLIENT_PORT, dport=PORT) / Raw(b"who?")
 DELIVERED = (Verdict.NEXT, "delivered")
 FAMILIES = [4, 6]
 _ALL, _LONGEST, _TIMEOUT_S = 3, 2048, 30.0
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol. No route leads anywhere."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> Iterator[LoadedChain]:
-    """The same, as if it were new."""
-    yield loaded
-    forget(loaded)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Verdict
 from xdpchain_dsr_agent.handler import places
 
-from plugins.dsr_agent.tests.arriving import SIDES, Arrival, arrive, at_workload, flows, stats
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.arriving import Arrival, arrive, at_workload, flows, stats
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.leaving import leave, only_flow
 from plugins.dsr_agent.tests.packets import (
     CLIENT4,
@@ -21,7 +21,6 @@ from plugins.dsr_agent.tests.packets import (
     ETHER,
     FROM_WORKLOAD,
     PORT,
-    SERVICES,
     TO_VIP,
     TO_WORKLOAD,
     VIP4,
@@ -33,19 +32,6 @@ from plugins.dsr_agent.tests.packets import (
 UDP_BYTES = Raw(b"who?")
 UNTOUCHED = (Verdict.NEXT, "")
 DELIVERED = (Verdict.NEXT, "delivered")
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> Iterator[LoadedChain]:
-    """The same, as if it were new."""
-    yield loaded
-    forget(loaded)
 
 
 def through_vip(chain: LoadedChain, flags: str, family: int = 4) -> Arrival:

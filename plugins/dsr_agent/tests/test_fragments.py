@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, frag
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Result, Verdict
 
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.packets import (
     CLIENT_PORT,
     ETHER,
@@ -38,25 +38,6 @@ DATA = Raw(bytes(range(256)) * 12)
 TICKS = 28
 """for which the rest of a datagram is waited for"""
 HAIRPIN = {4: "169.254.64.1", 6: "fd64:7372::1"}
-
-
-@pytest.fixture(scope="module", params=["network", "workload"])
-def side(request: pytest.FixtureRequest) -> str:
-    """What is at the other end of the agent's interface."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def loaded(agent_for_all: LoadAgent, side: str) -> LoadedChain:
-    """An agent with a service of each family and protocol."""
-    return agent_for_all(side, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> LoadedChain:
-    """The same, knowing nothing."""
-    forget(loaded)
-    return loaded
 
 
 def arrive(chain: LoadedChain, side: str, packet: Packet, outer: Outer | None = None) -> Result:

@@ -28,7 +28,7 @@ from scapy.packet import Packet, Raw
 from scapy.utils import checksum
 from xdpchain.testing import LoadedChain, Result, Verdict
 
-from plugins.dsr_agent.tests.conftest import BALANCERS, LoadAgent, forget
+from plugins.dsr_agent.tests.conftest import BALANCERS, LoadAgent
 from plugins.dsr_agent.tests.packets import (
     CLIENT4,
     CLIENT6,
@@ -66,30 +66,10 @@ TOO_BIG = {4: ICMP(type=3, code=4, nexthopmtu=1400), 6: ICMPv6PacketTooBig(mtu=1
 UNREACHABLE = {4: ICMP(type=3, code=3), 6: ICMPv6DestUnreach(code=4)}
 DATA = Raw(b"an odd number of bytes.")
 IP_BYTES = {4: 20, 6: 40}
-SIDES = ["network", "workload"]
 TRANSPORTS = {
     "TCP": TCP(seq=0x12345678, ack=7, flags="PA"),
     "UDP": UDP(),
 }
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def side(request: pytest.FixtureRequest) -> str:
-    """What is at the other end of the agent's interface."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def loaded(agent_for_all: LoadAgent, side: str) -> LoadedChain:
-    """An agent with a service of each family and protocol."""
-    return agent_for_all(side, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> LoadedChain:
-    """The same, knowing nothing."""
-    forget(loaded)
-    return loaded
 
 
 def arrive(chain: LoadedChain, side: str, frame: Packet | bytes) -> Result:

@@ -11,8 +11,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Verdict
 
-from plugins.dsr_agent.tests.arriving import SIDES, stats
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.arriving import stats
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.leaving import hear, leave, only_flow
 from plugins.dsr_agent.tests.packets import (
     CLIENT_PORT,
@@ -36,19 +36,6 @@ BEGINS = {"tcp": SYN, "udp": QUESTION}
 SYN_ACK = TCP(sport=WORKLOAD_PORT, dport=CLIENT_PORT, flags="SA", seq=8, ack=2)
 PAGE = TCP(sport=WORKLOAD_PORT, dport=CLIENT_PORT, flags="PA", seq=9, ack=20) / Raw(b"HTTP/1.1 200 OK\r\n\r\n!")
 REPLY = UDP(sport=WORKLOAD_PORT, dport=CLIENT_PORT) / Raw(b"me")
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> LoadedChain:
-    """The same, without a memory."""
-    forget(loaded)
-    return loaded
 
 
 def as_sent(packet: Packet) -> Packet:

@@ -12,8 +12,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain
 
-from plugins.dsr_agent.tests.arriving import SIDES
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.leaving import hear, leave
 from plugins.dsr_agent.tests.packets import (
     CLIENT4,
@@ -35,19 +34,6 @@ MTU = 65_536
 SYN = TCP(sport=CLIENT_PORT, dport=PORT, flags="S")
 HEADERS = {4: 40, 6: 60}
 ROOM_OF_A_HOP_LIST = {4: 12, 6: 24}
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> LoadedChain:
-    """The same, without a memory."""
-    forget(loaded)
-    return loaded
 
 
 def syn_ack(family: int, options: Any, flags: str = "SA") -> Packet:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, fragment
@@ -13,8 +12,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from xdpchain.testing import LoadedChain, Verdict
 
-from plugins.dsr_agent.tests.arriving import SIDES, Arrival, arrive, at_workload, flows, stats
-from plugins.dsr_agent.tests.conftest import LoadAgent, forget
+from plugins.dsr_agent.tests.arriving import Arrival, arrive, at_workload, flows, stats
+from plugins.dsr_agent.tests.conftest import LoadAgent
 from plugins.dsr_agent.tests.packets import (
     BALANCER4,
     CLIENT4,
@@ -39,19 +38,6 @@ INNER = TO_VIP[4] / REQUEST
 DATA = bytes(INNER)
 FROM_BALANCER = IP(src=BALANCER4, dst=WORKLOAD4, flags="DF")
 _LINK = 14
-
-
-@pytest.fixture(scope="module", params=SIDES)
-def loaded(agent_for_all: LoadAgent, request: pytest.FixtureRequest) -> LoadedChain:
-    """An agent of either side with a service of each family and protocol."""
-    return agent_for_all(request.param, *SERVICES)
-
-
-@pytest.fixture
-def chain(loaded: LoadedChain) -> Iterator[LoadedChain]:
-    """The same, as if it were new."""
-    yield loaded
-    forget(loaded)
 
 
 def assert_dropped(chain: LoadedChain, reason: str, packet: Packet | bytes) -> None:
